@@ -32,6 +32,10 @@ class UnsupportedError(QuantError):
     """The request is well formed, and this installation cannot serve it (a missing extra, an encoder not written)."""
 
 
+class ContextFullError(QuantError):
+    """A prompt or an answer needs more positions than the context has."""
+
+
 class GGUFError(QuantError):
     """A GGUF file is malformed, truncated, hostile or of a kind that is not supported."""
 
