@@ -1,0 +1,195 @@
+"""A model from a GGUF file: load it, ask for logits, let it write.
+
+    with Model.load("model.gguf") as model:
+        ids = model.tokenizer.encode("Once upon a time")
+        print(model.tokenizer.decode(model.generate(ids, 64, temperature=0)))
+        for piece in model.chat([{"role": "user", "content": "What is malloc?"}]):
+            print(piece, end="", flush=True)
+
+Calls from several threads are served one step at a time: a lock is held for each step, and every generation has a cache
+of its own, so generators may be mixed freely. Models share nothing.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from refquant import gguf
+from refquant.errors import ContextFullError, QuantError, RangeError
+from refquant.models import ModelConfig, check_tensors, rope
+from refquant.text import Tokenizer
+from runtime import weights
+from runtime.cache import DTYPES, KVCache
+from runtime.graph import Graph, compile_kernels
+from runtime.sampling import Sampler
+from runtime.session import Progress, Session, check_ids
+from runtime.workers import Crew, physical_cores
+
+if TYPE_CHECKING:
+    from refquant.text import ChatTemplate
+
+DEFAULT_CONTEXT = 8192  # tokens, where the model was trained for more: a longer one costs memory and must be asked for
+MAX_THREADS = 256
+
+
+class Model:
+    """Weights, tokenizer, chat template and threads of one GGUF file. Make it with `Model.load`."""
+
+    def __init__(
+        self, file: gguf.GGUFFile, config: ModelConfig, n_ctx: int, kv_dtype: str, crew: Crew, progress: Progress | None
+    ):
+        self.gguf, self.config, self.n_ctx, self.kv_dtype = file, config, n_ctx, kv_dtype
+        warnings = check_tensors(file, config)
+        self.tokenizer = Tokenizer.from_gguf(file)
+        self.weights = weights.load(file, config, progress)
+        self.notices = (*warnings, *self.weights.notices)
+        angles = rope.table(rope.inv_freq(config, self.weights.rope_freqs), np.arange(n_ctx), rope.mscale(config))
+        self._graph = Graph(config, self.weights, *map(_float32, angles), crew)
+        self._crew = crew
+        self._lock = threading.Lock()
+        self._closed = False
+        compile_kernels(config, self.weights, kv_dtype, progress)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        *,
+        n_ctx: int | None = None,
+        threads: int | None = None,
+        kv_dtype: str = "f16",
+        progress: Progress | None = None,
+    ) -> "Model":
+        """Open, check and prepare a GGUF file of a Llama, Qwen2 or Qwen3 model.
+
+        n_ctx     positions of the context; default: what the model was trained for, at most 8192
+        threads   default: the physical cores this process may use
+        kv_dtype  "f16" or "f32": the type of the keys and values
+        progress  called as progress(stage, done, total) with the stages "load" and "compile"
+
+        Raises GGUFError for anything wrong with the file, RangeError for a wrong argument.
+        """
+        if kv_dtype not in DTYPES:
+            raise RangeError(f"Model.load: kv_dtype = {kv_dtype!r}, expected one of {', '.join(DTYPES)}")
+        threads = physical_cores() if threads is None else threads
+        if not 1 <= threads <= MAX_THREADS:
+            raise RangeError(f"Model.load: threads = {threads}, expected 1..{MAX_THREADS}")
+        file = gguf.open(Path(path))
+        try:
+            config = ModelConfig.from_metadata(file)
+            n_ctx = min(config.n_ctx_train, DEFAULT_CONTEXT) if n_ctx is None else n_ctx
+            if not 1 <= n_ctx <= config.n_ctx_train:
+                raise RangeError(f"Model.load: n_ctx = {n_ctx}, expected 1..{config.n_ctx_train}, the trained context")
+            return cls(file, config, n_ctx, kv_dtype, Crew(threads), progress)
+        except BaseException:
+            file.close()
+            raise
+
+    @cached_property
+    def template(self) -> "ChatTemplate":
+        """The chat template of the file."""
+        from refquant.text import ChatTemplate  # completing text needs none
+
+        return ChatTemplate.from_gguf(self.gguf, self.tokenizer)
+
+    @property
+    def threads(self) -> int:
+        """Threads that share a step."""
+        return self._crew.threads
+
+    def check_ids(self, where: str, ids: Sequence[int]) -> np.ndarray:
+        """`ids` as an array, or a ValueError that says which one is wrong."""
+        return check_ids(where, ids, self.config.n_vocab)
+
+    def step(self, ids: np.ndarray, cache: KVCache, start: int, last: bool) -> np.ndarray:
+        """Read checked `ids` at positions start.. of `cache`; logits (1 or len(ids), n_vocab) float32."""
+        with self._lock:
+            if self._closed:
+                raise QuantError("Model: the model is closed")
+            return self._graph.forward(ids, cache, start, last)
+
+    def logits(self, ids: Sequence[int], last: bool = False) -> np.ndarray:
+        """Logits after each of `ids`, or after the last one: (len(ids) or 1, n_vocab) float32."""
+        checked = self.check_ids("Model.logits", ids)
+        if len(checked) > self.n_ctx:
+            raise ContextFullError(f"Model.logits: {len(checked)} ids, expected at most {self.n_ctx}, the context")
+        session = Session(self, len(checked))
+        return session.prefill(checked)[None] if last else session.read_all(checked)
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        n: int,
+        *,
+        session: Session | None = None,
+        progress: Progress | None = None,
+        stop_at_eog: bool = True,
+        **sampling,
+    ) -> Iterator[int]:
+        """Yield up to n ids that follow `ids`; ends before an end-of-generation token, which is not yielded.
+
+        `sampling` are the arguments of runtime.sampling.Sampler (temperature, top_k, top_p, min_p, repeat_penalty,
+        repeat_last_n, seed). With a `session`, what it has read before is reused. Arguments are checked at the call.
+        Raises ContextFullError when the prompt does not fit, or, after the last token that fits, while writing.
+        """
+        checked = self.check_ids("Model.generate", ids)
+        if not isinstance(n, int) or n < 0:
+            raise RangeError(f"Model.generate: n = {n!r}, expected a number of tokens >= 0")
+        sampler = Sampler(**sampling)
+        if session is None:
+            session = Session(self, min(self.n_ctx, len(checked) + n))
+        if len(checked) > session.n_ctx:
+            raise ContextFullError(
+                f"Model.generate: the prompt has {len(checked)} tokens, expected at most {session.n_ctx}, the context"
+            )
+        return self._generate(checked, n, session, sampler, progress, stop_at_eog)
+
+    def _generate(self, ids, n, session, sampler, progress, stop_at_eog) -> Iterator[int]:
+        history = ids.tolist()
+        logits = session.prefill(ids, progress) if n else None
+        for i in range(n):
+            token = sampler.sample(logits, history)
+            if stop_at_eog and token in self.tokenizer.eog:
+                return
+            history.append(token)
+            yield token
+            if i + 1 < n:
+                logits = session.append(token)
+
+    def chat(self, messages: Iterable[Mapping[str, str]], n: int = 512, **options) -> Iterator[str]:
+        """Yield the answer to `messages`, [{"role": "user", "content": "..."}, ...], as pieces of text."""
+        return self._text(self.generate(self.template.encode(list(messages)), n, **options))
+
+    def _text(self, ids: Iterator[int]) -> Iterator[str]:
+        stream = self.tokenizer.stream()
+        for token in ids:
+            if piece := stream.push(token):
+                yield piece
+        if piece := stream.flush():
+            yield piece
+
+    def close(self) -> None:
+        """Let threads and file go; later steps raise."""
+        with self._lock:
+            self._closed = True
+            self._crew.close()
+            if "template" in self.__dict__ and hasattr(self.template, "close"):
+                self.template.close()
+            self.gguf.close()
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+
+def _float32(table: np.ndarray) -> np.ndarray:
+    narrow = table.astype(np.float32)
+    narrow.flags.writeable = False
+    return narrow
