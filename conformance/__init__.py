@@ -1,0 +1,1 @@
+"""Conformance of quantization backends: `README.md` fixes the words in which an expectation is stated."""

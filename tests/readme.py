@@ -1,0 +1,33 @@
+"""The tables of README.md, made from the registries: `python tests/readme.py` writes them (`make readme`)."""
+
+import re
+from pathlib import Path
+
+from refquant import gguf, schemes
+from runtime.kernels import MATMUL
+
+README = Path(__file__).parents[1] / "README.md"
+LINEAR = ("int8", "int8-channel", "int4-g128", "int4-g128-asym", "uint2-g32", "nf4")
+NOT_WEIGHTS = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}  # no model stores its matrices in these
+
+
+def formats() -> str:
+    """One row a format: examples of the linear schemes, then the types of ggml by their bits."""
+    types = [f for f in gguf.FORMATS.values() if f.name not in NOT_WEIGHTS]
+    names = [*LINEAR, *(f.name for f in sorted(types, key=lambda f: (f.bits_per_weight, f.ggml_id)))]
+    lines = ["| format | bits per weight | quantize | runtime |", "|---|---|---|---|"]
+    for name in names:
+        scheme = schemes.parse(name)
+        bits = f"{scheme.bits_per_weight:.4f}".rstrip("0").rstrip(".")
+        runtime = "kernel" if name in MATMUL else "as float32" if name in gguf.FORMATS else ""
+        lines.append(f"| `{name}` | {bits} | {'yes' if scheme.can_encode else ''} | {runtime} |")
+    return "\n".join(lines)
+
+
+def current(text: str) -> str:
+    """`text` with its tables as the registries have them now."""
+    return re.sub(r"(<!-- formats -->\n).*?(<!-- /formats -->)", rf"\g<1>{formats()}\n\g<2>", text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    README.write_text(current(README.read_text("utf-8")), encoding="utf-8")
