@@ -5,7 +5,7 @@
 # make clean      remove everything that was made here
 #
 # Each makes .venv on its first call, and again after pyproject.toml changes. PYTHON=python3.13 picks the interpreter.
-# Whatever the installation says goes to stderr: `echo 'What is malloc?' | make chat` prints the answer and nothing else.
+# What the installation says goes to stderr: `echo 'What is malloc?' | make chat` prints the answer and nothing else.
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,7 +26,7 @@ lint: $(VENV)/test.stamp
 	$(RUN) -m pytest tests/test_architecture.py
 
 readme: $(VENV)/test.stamp
-	$(RUN) tests/test_readme.py
+	@PYTHONPATH=. $(VENV)/bin/python tests/readme.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

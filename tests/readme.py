@@ -1,4 +1,4 @@
-"""The tables of README.md, made from the registries: `python tests/readme.py` writes them (`make readme`)."""
+"""The tables of README.md, made from the registries: `make readme` runs this file, which writes them."""
 
 import re
 from pathlib import Path
