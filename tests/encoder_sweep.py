@@ -4,8 +4,9 @@
 
 For every type, kind of weights and importance matrix: the share of blocks whose bytes are equal. Trained weights are
 those of tiny-qwen2 below REFQUANT_TEST_DATA; without it they are left out. Ends with status 1 if any block differs.
-A library whose ggml-quants.c fuses multiply-add differs in up to a few percent; see build_ggml_base.sh. Run it from the
-root of the project, with the root and tests/ on PYTHONPATH.
+A block of an I-quant on which ggml aborts must be refused; where there are such blocks, 65,536 weights are taken.
+A library whose ggml-quants.c fuses multiply-add differs, in a third of the blocks of Q5_K; see build_ggml_base.sh. Run
+it from the root of the project, with the root and tests/ on PYTHONPATH.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""ggml's bytes of the I-quants, recorded as in `ggml_base`, and the blocks on which it aborts:
+"""ggml's bytes of the I-quants, and on which blocks it aborts: what `ggml_base` records of the other encoders.
 
-    python tests/ggml_i_quants.py libggml-base.so > tests/refquant/gguf/ggml_i_digests.json
+To tests/refquant/gguf/ggml_i_digests.json: `python tests/ggml_i_quants.py libggml-base.so > FILE`.
 """
 
 import json

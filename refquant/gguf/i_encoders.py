@@ -25,10 +25,10 @@ Shapes   x (..., 256) float32; importance float32 >= 0 of a shape that broadcast
 Order    as in `scale_search`: float32, never fused, sums from the first weight of a group to the last.
 Zeros    a group whose max x is below `floor` has s = 0, codes 0 and no minus. If no s is above 0, so are d and all l,
          and where seven signs are stored, all points and signs.
-Defect   of ggml, kept: IQ3_S writes a block with a group of zeros wrongly, see `encode_iq3_s`.
+Defect   of ggml, kept: an IQ3_S block with a group of zeros before others decodes wrongly, see `encode_iq3_s`.
 Negative s comes from a flipped weight of great importance; it is stored as -s with all signs of its group changed.
-Refused  NaN and infinities: NonFiniteError. Weights so large (from about 10^9 on) that all errors overflow, for which
-         ggml aborts: RangeError.
+Refused  NaN and infinities: NonFiniteError. Weights (from about 10^12 on) or importances so large that all errors
+         overflow, for which ggml aborts: RangeError.
 Source   ggml/src/ggml-quants.c, quantize_row_iq2_xxs_impl, _iq2_xs_, _iq2_s_, _iq3_xxs_, _iq3_s_.
 """
 
@@ -114,9 +114,9 @@ def encode_iq3_xxs(x: np.ndarray, importance: np.ndarray | None = None) -> np.nd
 def encode_iq3_s(x: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Return blocks. Raises NonFiniteError, RangeError.
 
-    A block with a group of zeros before a group of other weights decodes to something else: ggml does not step over
-    the group of zeros in qs and signs, so that what follows it lies one group too early there (qh and scales are
-    right). The bytes here are the same.
+    A block with a group of zeros before a group of other weights decodes to other weights: ggml does not step over
+    the zeros in qs and signs, so that what follows lies one group too early there, while qh and scales are in their
+    places. The bytes are the contract, so it is the same here.
     """
     d, l, points, signs = _encode(IQ3_S, x, weigh(x, importance, mean_square(x, 2)))
     b = np.empty(d.shape, i_quants.IQ3_S)
@@ -166,7 +166,7 @@ def _fold(x: np.ndarray, w: np.ndarray, even: bool) -> tuple[np.ndarray, np.ndar
 
 
 def _search(kind: Search, table: Lattice, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps 3 and 4: x, w (groups, runs, width) -> s (groups,), points (runs, groups), and which groups are searched."""
+    """Steps 3 and 4: x, w (groups, runs, width) -> s (groups,), points (runs, groups), which groups were searched."""
     reach = x.max(axis=(1, 2))
     start, live = reach / np.float32(2 * table.top + 1), reach >= np.float32(kind.floor)
     if kind is IQ2_XXS:
@@ -221,7 +221,7 @@ def _snap(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points at inverse, s (trials, groups), and which were off the grid: (trials, runs, groups).
 
-    Only `chosen` runs are given a neighbour, others keep -1.
+    Only runs that are `chosen` (runs, groups) are given a neighbour, others keep -1.
     """
     groups, runs, width = x.shape
     lanes = columns(x, runs * width)
@@ -231,17 +231,9 @@ def _snap(
         packed[trial] = table.pack(codes.reshape(runs, width, groups))
     points = table.point[packed]
     off = points < 0
-    trial, run, group = np.nonzero(off & chosen)
-    where = trial, run, group
-    near = cheapest(
-        table,
-        table.odd,
-        packed[where],
-        s[trial, group],
-        group * runs + run,
-        *(a.reshape(-1, width) for a in (x, np.sqrt(w))),
-    )
-    points[where] = near
+    case = trial, run, group = np.nonzero(off & chosen)
+    x, root = x.reshape(-1, width), np.sqrt(w).reshape(-1, width)
+    points[case] = cheapest(table, table.odd, packed[case], s[trial, group], group * runs + run, x, root)
     return points, off
 
 

@@ -24,8 +24,8 @@ Order    as in `scale_search`: float32, never fused; running sums in the order o
 Ties     equal x, +0 and -0 among them, keep their order: glibc's qsort, with which ggml sorts, is a merge sort.
 Zeros    a group with max|x| < 1e-12 (IQ1_M 1e-7), or without importance, has s = 0, point 0 and positive deltas. If no
          s is above 0, all scales are 0 and all deltas positive, and the points stay.
-Refused  NaN and infinities: NonFiniteError. Weights so large (from about 10^9 on) that all errors overflow, for which
-         ggml aborts or reads beyond the block: RangeError.
+Refused  NaN and infinities: NonFiniteError. Importances or weights so large that all errors overflow, for which ggml
+         aborts, or reads beyond the block first: RangeError.
 Source   ggml/src/ggml-quants.c, quantize_row_iq1_s_impl, quantize_row_iq1_m_impl.
 """
 

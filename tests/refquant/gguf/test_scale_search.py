@@ -172,3 +172,14 @@ def test_infinities_and_nan_are_carried_through_without_a_warning():
         for scale, *_ in (signed_scale(x, x, 4), signed_descent(x, 4), positive_scale(x, x, 4)):
             assert scale.shape == (3,)
         scale_and_minimum(x, x, 3, GRIDS[0])
+
+
+@pytest.mark.parametrize(
+    "top, x, w",
+    [
+        (15, (88, 67, 84, 16, 76, 7, 21, 32), (1, 7, 2, 0, 3, 6, 5, 7)),
+        (63, (66, 81, 11, 25, 20, 74, 75, 48), (0, 1, 8, 7, 4, 1, 7, 3)),
+    ],
+)
+def test_the_fifth_sweep_of_positive_scale_still_moves_a_code(top, x, w):
+    assert_same(positive_scale(column(*x), column(*w), top), [naive.positive_scale(list(x), list(w), top)])
