@@ -1,12 +1,13 @@
 """How much memory a GGUF model needs to run, from its header alone, and how much there is.
 
-    weights    sum of the bytes of all tensors, as they lie in the file (they are mapped, not unpacked), and 4 bytes a
-               value for every matrix of a type that the caller decodes to float32
+    weights    sum of the bytes of all tensors (matrices are rearranged at load, without changing their size, and their
+               pages of the file let go), and 4 bytes a value for every matrix of a type that is decoded to float32
     cache      n_ctx * n_layer * n_head_kv * (head_dim + head_dim_v) * bytes(kv_dtype)
-    scratch    2 * 4 * batch * (2 n_embd + n_head (head_dim + head_dim_v) + n_head_kv (head_dim + head_dim_v) + 2 n_ff)
-               + 4 n_vocab + 4 n_ctx rope_dim
-               float32: activations of one batch of the prompt, twice because those of one layer are not yet given back
-               when the next one asks; one row of logits; sin and cos of every position
+    scratch    4 * batch * (2 n_embd + 2 q + k + v + o + 2 n_ff + widest) + 3 * batch * widest
+               + 128 (n_vocab + n_embd) + 4 n_ctx rope_dim
+               activations of one batch of the prompt as float32 (q, k, v, o: the widths of queries, keys, values and
+               of all heads' values; widest: the largest of n_embd, n_ff and o), the widest once more in two 8-bit forms;
+               32 rows of logits; sin and cos of every position
     program    150 MiB + 900 n_vocab
                interpreter, Numba and compiled kernels; the vocabulary with the tokenizer built of it (measured, Linux)
     total      weights + cache + scratch + program
@@ -79,8 +80,11 @@ def estimate(
         raise RangeError(f"memory.estimate: kv_dtype = {kv_dtype!r}, expected one of {', '.join(KV_BYTES)}")
     head = config.head_dim + config.head_dim_v
     cached = config.n_layer * config.n_head_kv * head * KV_BYTES[kv_dtype]
-    activations = 2 * config.n_embd + (config.n_head + config.n_head_kv) * head + 2 * config.n_ff
-    scratch = 2 * 4 * batch * activations + 4 * config.n_vocab + 4 * n_ctx * config.rope_dim
+    widest = max(config.n_embd, config.n_ff, config.o_width)
+    attention = 2 * config.q_width + config.k_width + config.v_width + config.o_width
+    activations = 2 * config.n_embd + attention + 2 * config.n_ff + widest
+    scratch = 4 * batch * activations + 3 * batch * widest
+    scratch += 128 * (config.n_vocab + config.n_embd) + 4 * n_ctx * config.rope_dim
     program = PROGRAM + PER_VOCABULARY_ENTRY * config.n_vocab
     multiplied = [
         tensor

@@ -1,123 +1,246 @@
-"""The step: token ids and a cache in, logits out. Llama, Qwen2 and Qwen3 differ by values, not by code."""
+"""The step as tables of operations: token ids and a cache in, logits out.
+
+Llama, Qwen2 and Qwen3 differ by values, not by code. Three tables exist: `token` reads one token to its logits,
+`prompt` reads up to BATCH tokens up to the last norm, `head` turns up to HEAD of its rows into logits.
+"""
 
 import numpy as np
-from numba import float32, int64, types
 
 from refquant.models import ModelConfig
-from runtime.cache import DTYPES, KVCache
-from runtime.kernels import ActivationForm, attention, norm, rope, swiglu
-from runtime.weights import Linear, Weights
+from runtime.cache import KVCache
+from runtime.jit import Compiled
+from runtime.kernels import activations, attention, gemm, norm, rope, swiglu
+from runtime.program import Program
+from runtime.weights import Layer, Linear, Weights, padded
 from runtime.workers import Crew
 
-
-class Activations:
-    """x (tokens, n) float32 and, once somebody asks, its 8-bit forms."""
-
-    def __init__(self, x: np.ndarray):
-        self.x = x
-        self._forms: dict[str, tuple[np.ndarray, ...]] = {}
-
-    def operands(self, form: ActivationForm | None) -> tuple[np.ndarray, ...]:
-        """What a matmul kernel that reads `form` is given."""
-        if form is None:
-            return (self.x,)
-        if form.name not in self._forms:
-            tokens, n = self.x.shape
-            codes, scale = np.empty((tokens, n), np.int8), np.empty((tokens, n // form.block), np.float32)
-            sums = np.empty((tokens, n // 32), np.int32)
-            form.kernel(self.x, codes, scale, sums)
-            self._forms[form.name] = codes, scale, sums
-        return self._forms[form.name]
+BATCH, HEAD = 512, 32
 
 
-def multiply(linear: Linear, a: Activations, crew: Crew) -> np.ndarray:
-    """(tokens, rows) float32: W x + bias."""
-    y = np.empty((len(a.x), linear.rows), np.float32)
-    operands = a.operands(linear.matmul.form)
-    run = linear.matmul.kernel
-    crew.run(lambda lo, hi: run(linear.data, *operands, y, lo, hi), linear.rows, linear.rows * linear.n * len(a.x))
-    if linear.bias is not None:
-        y += linear.bias
-    return y
+class Scratch:
+    """The activations of one step, shared by all layers: rows of tokens, columns up to a multiple of 32."""
+
+    def __init__(self, config: ModelConfig, tokens: int, threads: int, cuts: int):
+        c = config
+        width = max(padded(c.n_embd), padded(c.n_ff), padded(c.o_width))
+        floats = lambda *shape: np.zeros(shape, np.float32)
+        self.x, self.h = floats(tokens, padded(c.n_embd)), floats(tokens, width)
+        self.q, self.k, self.v = (
+            floats(tokens, padded(c.q_width)),
+            floats(tokens, padded(c.k_width)),
+            floats(tokens, padded(c.v_width)),
+        )
+        self.queries, self.attended = floats(tokens, c.q_width), floats(tokens, padded(c.o_width))
+        self.y, self.gate, self.up = (
+            floats(tokens, padded(c.n_embd)),
+            floats(tokens, padded(c.n_ff)),
+            floats(tokens, padded(c.n_ff)),
+        )
+        step = 2 + padded(c.head_dim_v)
+        self.attention = np.zeros(threads * (attention.SCRATCH + 12 * step * 4), np.uint8)
+        self.partials = floats(c.n_head, cuts, step)
+        self.panels = np.zeros(threads * gemm.PANEL, np.uint8)
+        self.forms = {
+            form: Form(tokens, width, block) for form, block in ((activations.Q8_0, 32), (activations.Q8_K, 256))
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of it."""
+        arrays = [value for value in vars(self).values() if isinstance(value, np.ndarray)]
+        return sum(array.nbytes for array in arrays + [a for form in self.forms.values() for a in form.arrays])
 
 
-def normalize(x: np.ndarray, weight: np.ndarray, eps: np.float32) -> np.ndarray:
-    """RMS norm over rows of len(weight) values: whole tokens, or the heads of tokens."""
-    y = np.empty_like(x)
-    norm.rms_norm(x.reshape(-1, len(weight)), weight, eps, y.reshape(-1, len(weight)))
-    return y
+class Form:
+    """An 8-bit form of activations: codes, e, sums of 32 and of 16 codes."""
+
+    def __init__(self, tokens: int, width: int, block: int):
+        self.codes, self.e = np.zeros(tokens * width, np.int8), np.zeros(tokens * width // block + tokens, np.float32)
+        self.sums, self.halves = np.zeros(tokens * width // 32, np.int32), np.zeros(tokens * width // 16, np.int32)
+        self.arrays = [self.codes, self.e, self.sums, self.halves]
 
 
 class Graph:
-    """One model's weights, its table of angles and the threads that run it."""
+    """One model's weights, its table of angles and the threads that run it, bound to one cache at a time."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, cos: np.ndarray, sin: np.ndarray, crew: Crew):
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        cos: np.ndarray,
+        sin: np.ndarray,
+        crew: Crew | None,
+        kv_dtype: str,
+        n_ctx: int,
+    ):
         self.config, self.weights, self.crew = config, weights, crew
-        self.cos, self.sin = cos, sin  # (n_ctx, rope_dim / 2) float32, made in float64
+        self.cos, self.sin, self.wide = cos, sin, kv_dtype == "f32"
+        threads = crew.threads if crew else 1
+        self.one = Scratch(config, 1, threads, -(-n_ctx // 256))
+        self.many = Scratch(config, BATCH, threads, 1)
+        self.rows = np.zeros((HEAD, padded(config.n_embd)), np.float32)
+        self.logits = np.zeros((HEAD, padded(weights.output.rows)), np.float32)
+        self._cache: KVCache | None = None
+        self._programs = (Program(), Program(), Program())
 
-    def forward(self, ids: np.ndarray, cache: KVCache, start: int, last: bool) -> np.ndarray:
-        """Read tokens at positions start.. and return logits (1 or tokens, n_vocab) float32."""
-        c, w, tokens = self.config, self.weights, len(ids)
-        eps, scale = np.float32(c.rms_eps), np.float32(c.attn_scale)
-        cos, sin = self.cos[start : start + tokens], self.sin[start : start + tokens]
-        neox = c.rope_style == "neox"
-        x = w.embed(ids)  # (tokens, n_embd)
-        for layer, keys, values in zip(w.layers, cache.keys, cache.values):
-            a = Activations(normalize(x, layer.attn_norm, eps))
-            q = multiply(layer.q, a, self.crew)  # (tokens, n_head * head_dim)
-            k = multiply(layer.k, a, self.crew)  # (tokens, n_head_kv * head_dim)
-            v = multiply(layer.v, a, self.crew)  # (tokens, n_head_kv * head_dim_v)
-            if layer.q_norm is not None:
-                q = normalize(q, layer.q_norm, eps)
-            if layer.k_norm is not None:
-                k = normalize(k, layer.k_norm, eps)
-            rope.rotate(q, c.head_dim, cos, sin, neox)
-            rope.rotate(k, c.head_dim, cos, sin, neox)
-            attention.append(k, v, keys, values, start)
-            y = self._attend(q, keys, values, start, scale)  # (tokens, n_head * head_dim_v)
-            x += multiply(layer.attn_output, Activations(y), self.crew)
-            a = Activations(normalize(x, layer.ffn_norm, eps))
-            gate = multiply(layer.gate, a, self.crew)  # (tokens, n_ff)
-            swiglu.swiglu(gate, multiply(layer.up, a, self.crew))
-            x += multiply(layer.down, Activations(gate), self.crew)
-        if last:
-            x = x[-1:]
-        return multiply(w.output, Activations(normalize(x, w.output_norm, eps)), self.crew)
+    @staticmethod
+    def kernels(config: ModelConfig, weights: Weights, kv_dtype: str) -> list[Compiled]:
+        """What must be compiled before this model can run."""
+        small = Graph(config, weights, np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), None, kv_dtype, 1)
+        small._build(KVCache(config, 1, kv_dtype))
+        return list(dict.fromkeys(kernel for program in small._programs for kernel in program.kernels))
 
-    def _attend(self, q: np.ndarray, keys: np.ndarray, values: np.ndarray, start: int, scale: np.float32) -> np.ndarray:
-        tokens, c = len(q), self.config
-        y = np.empty((tokens, c.n_head * c.head_dim_v), np.float32)
-        cost = tokens * (start + tokens) * c.n_head * (c.head_dim + c.head_dim_v)
-        work = lambda lo, hi: attention.attend(q, keys, values, start, scale, y, lo, hi)
-        self.crew.run(work, tokens * c.n_head, cost)
-        return y
+    def bind(self, cache: KVCache) -> None:
+        """Make tables that read and write `cache`."""
+        if cache is self._cache:
+            return
+        self._build(cache)
+        self._tables = [program.table() for program in self._programs]
+
+    def _build(self, cache: KVCache) -> None:
+        token, prompt, head = self._programs = Program(), Program(), Program()
+        self._cache = cache
+        self._body(token, self.one, cache, many=False)
+        self._multiply(token, self.weights.output, self.one.h, self.logits, self.one, many=False)
+        self._body(prompt, self.many, cache, many=True)
+        self._encode(head, self.rows, self.many, [self.weights.output], padded(self.config.n_embd))
+        self._multiply(head, self.weights.output, self.rows, self.logits, self.many, many=True)
+
+    def token(self, token: int, cache: KVCache, start: int) -> np.ndarray:
+        """Read one token at position start: logits (n_vocab,) float32, a view that the next step overwrites."""
+        self.bind(cache)
+        self.one.x[0, : self.config.n_embd] = self.weights.embed(np.array([token]))[0]
+        table = self._tables[0]
+        self.crew.run(table, 0, len(table), 1, start)
+        return self.logits[0, : self.config.n_vocab]
+
+    def prompt(self, ids: np.ndarray, cache: KVCache, start: int, last: bool) -> np.ndarray:
+        """Read up to BATCH tokens: logits (1 or len(ids), n_vocab) float32."""
+        self.bind(cache)
+        tokens, n = len(ids), self.config.n_embd
+        self.many.x[:tokens, :n] = self.weights.embed(ids)
+        (_, table, head), rows = self._tables, self._rows_of_a_layer
+        for first in range(0, len(table), rows):  # back to Python between layers, so that Ctrl-C acts
+            self.crew.run(table, first, min(first + rows, len(table)), tokens, start)
+        h = self.many.h.reshape(-1)[: tokens * padded(n)].reshape(tokens, -1)
+        wanted = h[-1:] if last else h
+        out = np.empty((len(wanted), self.config.n_vocab), np.float32)
+        for first in range(0, len(wanted), HEAD):
+            part = wanted[first : first + HEAD]
+            self.rows[: len(part)] = part
+            self.crew.run(head, 0, len(head), len(part), 0)
+            out[first : first + len(part)] = self.logits[: len(part), : self.config.n_vocab]
+        return out
+
+    def _body(self, program: Program, s: Scratch, cache: KVCache, many: bool) -> None:
+        c, layers = self.config, self.weights.layers
+        before = None
+        for i, layer in enumerate(layers):
+            self._add_norm(program, s, before, layer.attn_norm, [layer.q, layer.k, layer.v])
+            for linear, out in ((layer.q, s.q), (layer.k, s.k), (layer.v, s.v)):
+                self._multiply(program, linear, s.h, out, s, many, beside=linear is not layer.v)
+            self._attend(program, layer, s, cache, i, many)
+            self._encode(program, s.attended, s, [layer.attn_output], padded(c.o_width))
+            self._multiply(program, layer.attn_output, s.attended, s.y, s, many)
+            self._add_norm(program, s, layer.attn_output, layer.ffn_norm, [layer.gate, layer.up])
+            self._multiply(program, layer.gate, s.h, s.gate, s, many, beside=True)
+            self._multiply(program, layer.up, s.h, s.up, s, many)
+            self._swiglu(program, layer, s)
+            self._multiply(program, layer.down, s.h, s.y, s, many)
+            before = layer.down
+            self._rows_of_a_layer = len(program) if i == 0 else self._rows_of_a_layer
+        self._add_norm(program, s, before, self.weights.output_norm, [] if many else [self.weights.output])
+
+    def _add_norm(
+        self, program: Program, s: Scratch, before: Linear | None, weight: np.ndarray, after: list[Linear]
+    ) -> None:
+        width, bias = padded(self.config.n_embd), None if before is None else before.bias
+        program.add(
+            norm.add_norm,
+            [s.x, s.y, weight, s.h, *s.forms[1].arrays, *s.forms[2].arrays, bias],
+            [
+                self.config.n_embd,
+                width,
+                0 if before is None else width * 4,
+                forms(after),
+                float(self.config.rms_eps),
+                bias is not None,
+            ],
+            per_token=1,
+        )
+
+    def _encode(self, program: Program, h: np.ndarray, s: Scratch, after: list[Linear], width: int) -> None:
+        if forms(after):
+            arrays = [None, None, h, None, None, *s.forms[1].arrays, *s.forms[2].arrays]
+            program.add(swiglu.encode, arrays, [width, 0, forms(after), 0], per_token=-(-width // 256))
+
+    def _swiglu(self, program: Program, layer: Layer, s: Scratch) -> None:
+        width, gate, up = padded(self.config.n_ff), layer.gate.bias, layer.up.bias
+        program.add(
+            swiglu.swiglu,
+            [s.gate, s.up, s.h, gate, up, *s.forms[1].arrays, *s.forms[2].arrays],
+            [width, width * 4, forms([layer.down]), (gate is not None) + 2 * (up is not None)],
+            per_token=-(-width // 256),
+        )
+
+    def _multiply(
+        self,
+        program: Program,
+        linear: Linear,
+        x: np.ndarray,
+        y: np.ndarray,
+        s: Scratch,
+        many: bool,
+        beside: bool = False,
+    ) -> None:
+        product, stride = linear.product, padded(linear.rows) * 4
+        kernel = product.matmul if many else product.matvec
+        if product.form:
+            form = s.forms[product.form]
+            sums = form.halves if product.halves else form.sums
+            buffers = [linear.packed, form.codes, form.e, sums, y, s.panels]
+            numbers = [linear.n, stride, product.unpack if many else 0, product.bias, 0]
+        else:
+            buffers = [linear.packed, x, None, None, y, None]
+            numbers = [linear.n, stride, 0, 0, padded(linear.n) * 4]
+        program.add(kernel, buffers, numbers, fixed=linear.groups, beside=beside)
+
+    def _attend(self, program: Program, layer: Layer, s: Scratch, cache: KVCache, i: int, many: bool) -> None:
+        c, keys, values = self.config, cache.keys[i], cache.values[i]
+        group, dim_v = c.n_head // c.n_head_kv, padded(c.head_dim_v)
+        optional = [layer.q.bias, layer.k.bias, layer.v.bias, layer.q_norm, layer.k_norm]
+        flags = sum(1 << bit for bit, array in enumerate(optional) if array is not None)
+        program.add(
+            rope.place,
+            [s.q, s.k, s.v, self.cos, self.sin, s.queries, keys, values, *optional],
+            [c.n_head_kv, group, c.head_dim, c.head_dim_v, dim_v, cache.cuts]
+            + [padded(w) * 4 for w in (c.q_width, c.k_width, c.v_width)]
+            + [c.rope_dim // 2, c.rope_style == "neox", self.wide, float(c.rms_eps), flags],
+            per_token=1,
+        )
+        buffers = [s.queries, keys, values, s.attended, s.attention, s.partials]
+        numbers = [
+            c.n_head_kv,
+            group,
+            c.head_dim,
+            dim_v,
+            c.head_dim_v,
+            cache.cuts,
+            padded(c.o_width) * 4,
+            float(c.attn_scale),
+        ]
+        if many:
+            kernel = attention.attend_prompt_f32 if self.wide else attention.attend_prompt_f16
+            program.add(kernel, buffers, numbers, per_six=c.n_head_kv)
+        else:
+            kernel = attention.attend_cuts_f32 if self.wide else attention.attend_cuts_f16
+            program.add(kernel, buffers, numbers, per_cut=c.n_head_kv)
+            program.add(attention.merge_cuts, buffers, numbers, fixed=c.n_head)
 
 
-def compile_kernels(config: ModelConfig, weights: Weights, kv_dtype: str, progress=None) -> None:
-    """Compile, or read from the cache, every kernel that these weights need, so that the first token waits for none."""
-    f2, f3 = (types.Array(float32, ndim, "C") for ndim in (2, 3))
-    frozen_f1, frozen_f2 = (types.Array(float32, ndim, "C", readonly=True) for ndim in (1, 2))
-    frozen_u2 = types.Array(types.uint8, 2, "C", readonly=True)
-    codes, sums = types.Array(types.int8, 2, "C"), types.Array(types.int32, 2, "C")
-    cached = f3 if DTYPES[kv_dtype] is np.float32 else types.Array(types.uint16, 3, "C")
-    linears = [linear for layer in weights.layers for linear in layer.linears] + [weights.output]
-    wanted = [
-        (norm.rms_norm, (f2, frozen_f1, float32, f2)),
-        (rope.rotate, (f2, int64, frozen_f2, frozen_f2, types.boolean)),
-        (attention.append, (f2, f2, cached, cached, int64)),
-        (attention.attend, (f2, cached, cached, int64, float32, f2, int64, int64)),
-        (swiglu.swiglu, (f2, f2)),
-    ]
-    matmuls = {linear.type: linear.matmul for linear in linears}
-    forms = {matmul.form.name: matmul.form for matmul in matmuls.values() if matmul.form is not None}
-    for _, form in sorted(forms.items()):
-        wanted.append((form.kernel, (f2, codes, f2, sums)))
-    for _, matmul in sorted(matmuls.items()):
-        operands = (f2,) if matmul.form is None else (codes, f2, sums)
-        wanted.append((matmul.kernel, (frozen_u2, *operands, f2, int64, int64)))
-    for done, (function, signature) in enumerate(wanted):
-        if progress is not None:
-            progress("compile", done, len(wanted))
-        function.compile(signature)
-    if progress is not None:
-        progress("compile", len(wanted), len(wanted))
+def forms(linears: list[Linear]) -> int:
+    """The 8-bit forms of x that these matrices read."""
+    found = 0
+    for linear in linears:
+        found |= linear.product.form
+    return found

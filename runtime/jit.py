@@ -1,29 +1,38 @@
-"""`kernel`: the one way this package compiles a function, and where the compiled code is kept.
+"""How this package compiles, and where the compiled code is kept.
 
-    @kernel
-    def matmul(w, x, y, lo, hi): ...
+    @inlined            a function that kernels call
+    @kernel             an operation of the step function: f(args, tokens, start, thread, lo, hi), called by address
+    @unpacker           f(args, thread, group, first, blocks), called by the matrix product of prompts
+    @entry(n)           a function that Python calls with n int64: no GIL
 
-is `numba.njit(nogil=True, cache=True)` without fastmath: the float order written in a kernel is the order it runs in,
-so that a kernel can equal its NumPy twin bit for bit.
+All without fastmath: the float order written in a kernel is the order it runs in, so that a kernel can equal its NumPy
+twin bit for bit. Nothing is compiled before it is needed.
 
 Numba's own cache looks at the one file that holds the function; a kernel that calls a function of another file would be
 reused after that file changed. The cache directory is therefore named by a hash of every source file of this package,
-the versions of Numba and llvmlite, the CPU, its features and the environment variables that change the code.
+the SIMD tier, the checked flag, the versions of Numba and llvmlite, the CPU and its features.
 
-    REFQUANT_CACHE   the directory of all caches; default: the user's cache directory of this system
+    REFQUANT_CACHE   the directory of all caches; default: the user's cache directory of this system, or a temporary
+                     one where that cannot be written
 """
 
 import hashlib
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import llvmlite
 import llvmlite.binding
 import numba
+from numba import types
 from numba.core import config
+
+from runtime.simd.tier import CHECKED, TIER
 
 
 def user_cache_directory() -> Path:
@@ -42,28 +51,95 @@ def user_cache_directory() -> Path:
 def cache_key() -> str:
     """16 hex digits that change whenever compiled code may not be reused."""
     key = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        key.update(source.name.encode() + b"\0" + source.read_bytes())
-    target = [
-        numba.__version__,
-        llvmlite.__version__,
-        platform.machine(),
-        str(config.CPU_NAME),
-        str(config.CPU_FEATURES),
-    ]
+    root = Path(__file__).parent
+    for source in sorted(root.rglob("*.py")):
+        key.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
+    target = [TIER, str(CHECKED), numba.__version__, llvmlite.__version__, platform.machine()]
+    target += [str(config.CPU_NAME), str(config.CPU_FEATURES)]
     target += [llvmlite.binding.get_host_cpu_name(), llvmlite.binding.get_host_cpu_features().flatten()]
     key.update("\0".join(target).encode())
     return key.hexdigest()[:16]
 
 
-CACHE = user_cache_directory() / f"kernels-{cache_key()}"
+def writable(directory: Path) -> Path:
+    """`directory`, made if need be, or a place below the temporary directory where nothing can be written in it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
+    except OSError:
+        user = os.getuid() if hasattr(os, "getuid") else 0
+        return Path(tempfile.gettempdir()) / f"refquant-{user}" / directory.name
 
 
-def kernel(function: Callable) -> Callable:
-    """Compile `function` on first call: no GIL, cached on disk, strict floating point."""
+CACHE = writable(user_cache_directory() / f"kernels-{cache_key()}")
+
+
+@contextmanager
+def _our_cache():
     before = config.CACHE_DIR
     config.CACHE_DIR = str(CACHE)  # read by Numba while it decorates, and given back to whoever else uses Numba
     try:
-        return numba.njit(nogil=True, cache=True)(function)
+        yield
     finally:
         config.CACHE_DIR = before
+
+
+class Compiled:
+    """A function of int64 arguments that is compiled, or read from the cache, when its machine code is first needed."""
+
+    def __init__(self, function: Callable, arity: int, from_python: bool = False):
+        self.function, self.arity, self.from_python = function, arity, from_python
+        self.name = f"{function.__module__}:{function.__name__}"
+        self.__doc__ = function.__doc__
+
+    @cached_property
+    def code(self):
+        """Numba's object: with an `address` for kernels, to be called for entries."""
+        result = types.int64 if self.from_python else types.void
+        signature = result(*[types.int64] * self.arity)
+        with _our_cache():
+            if self.from_python:
+                code = numba.njit(signature, nogil=True, cache=True)(self.function)
+            else:
+                code = numba.cfunc(signature, cache=True)(self.function)
+        self._mark.parent.mkdir(parents=True, exist_ok=True)
+        self._mark.touch()
+        return code
+
+    @property
+    def address(self) -> int:
+        """Where the machine code lies."""
+        return self.code.address
+
+    def __call__(self, *arguments: int) -> int:
+        return self.code(*arguments)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the code will come from the disk (or is here already)."""
+        return "code" in self.__dict__ or self._mark.exists()
+
+    @property
+    def _mark(self) -> Path:
+        return CACHE / "compiled" / self.name.replace(":", ".")
+
+
+def kernel(function: Callable) -> Compiled:
+    """An operation of the step function."""
+    return Compiled(function, 6)
+
+
+def unpacker(function: Callable) -> Compiled:
+    """What turns packed weights into the panel of the matrix product."""
+    return Compiled(function, 5)
+
+
+def entry(arity: int) -> Callable[[Callable], Compiled]:
+    """A function that Python calls with `arity` int64, and that returns one."""
+    return lambda function: Compiled(function, arity, from_python=True)
+
+
+def inlined(function: Callable) -> Callable:
+    """A function that kernels call; compiled into each of them."""
+    return numba.njit(nogil=True)(function)

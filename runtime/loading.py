@@ -28,13 +28,13 @@ def model_path(arguments: Namespace) -> Path:
 def memory_needed(path: Path, arguments: Namespace) -> str:
     """A sentence about the memory the model will need. More than there is raises QuantError, unless --force."""
     from refquant import gguf, memory
-    from runtime.kernels import MATMUL
+    from runtime.kernels import PRODUCTS
     from runtime.model import DEFAULT_CONTEXT
 
     with gguf.open(path) as file:
         trained = memory.estimate(file).n_ctx
         n_ctx = min(trained, DEFAULT_CONTEXT) if arguments.ctx is None else arguments.ctx
-        needs = memory.estimate(file, n_ctx, arguments.kv, kernels=MATMUL)
+        needs = memory.estimate(file, n_ctx, arguments.kv, kernels=PRODUCTS)
     free = memory.available()
     if free is None:
         return f"memory {needs}"

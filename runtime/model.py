@@ -25,9 +25,11 @@ from refquant.models import ModelConfig, check_tensors, rope
 from refquant.text import Tokenizer
 from runtime import weights
 from runtime.cache import DTYPES, KVCache
-from runtime.graph import Graph, compile_kernels
+from runtime.compilation import prepare
+from runtime.graph import BATCH, Graph
 from runtime.sampling import Sampler
 from runtime.session import Progress, Session, check_ids
+from runtime.step import follow, lead
 from runtime.workers import Crew, physical_cores
 
 if TYPE_CHECKING:
@@ -46,14 +48,14 @@ class Model:
         self.gguf, self.config, self.n_ctx, self.kv_dtype = file, config, n_ctx, kv_dtype
         warnings = check_tensors(file, config)
         self.tokenizer = Tokenizer.from_gguf(file)
-        self.weights = weights.load(file, config, progress)
+        self.weights = weights.load(file, config, crew.threads, progress)
         self.notices = (*warnings, *self.weights.notices)
         angles = rope.table(rope.inv_freq(config, self.weights.rope_freqs), np.arange(n_ctx), rope.mscale(config))
-        self._graph = Graph(config, self.weights, *map(_float32, angles), crew)
+        prepare([lead, follow, *Graph.kernels(config, self.weights, kv_dtype)], progress)
+        self._graph = Graph(config, self.weights, *map(_float32, angles), crew, kv_dtype, n_ctx)
         self._crew = crew
         self._lock = threading.Lock()
         self._closed = False
-        compile_kernels(config, self.weights, kv_dtype, progress)
 
     @classmethod
     def load(
@@ -111,7 +113,10 @@ class Model:
         with self._lock:
             if self._closed:
                 raise QuantError("Model: the model is closed")
-            return self._graph.forward(ids, cache, start, last)
+            if len(ids) == 1:
+                return self._graph.token(int(ids[0]), cache, start)[None].copy()
+            parts = [self._graph.prompt(ids[i : i + BATCH], cache, start + i, last) for i in range(0, len(ids), BATCH)]
+            return parts[-1] if last else np.concatenate(parts)
 
     def logits(self, ids: Sequence[int], last: bool = False) -> np.ndarray:
         """Logits after each of `ids`, or after the last one: (len(ids) or 1, n_vocab) float32."""

@@ -1,54 +1,85 @@
-"""The threads that share one operation: each takes one contiguous range of the work."""
+"""The persistent threads of a model: they run the step function beside the caller, and park when nothing comes."""
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from itertools import pairwise
+import threading
+
+import numpy as np
+
+from runtime.simd.memory import overruns
+from runtime.simd.tier import CHECKED
+from runtime.step import SYNC, follow, lead
+
+PATIENCE = 60_000  # looks for a new job before a thread parks: a few milliseconds
 
 
 def physical_cores() -> int:
     """Cores this process may use, counting two hyper-threads of a core once where the system tells (Linux)."""
+    return len(_first_threads_of_cores()) or os.cpu_count() or 1
+
+
+def _first_threads_of_cores() -> set[int]:
+    """One CPU of every physical core that this process may use; empty where the system does not tell."""
     try:
-        allowed = os.sched_getaffinity(0)
+        allowed = sorted(os.sched_getaffinity(0))
     except AttributeError:
-        return os.cpu_count() or 1
-    cores = set()
+        return set()
+    first: dict[str, int] = {}
     for cpu in allowed:
         try:
             with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as siblings:
-                cores.add(siblings.read().strip())
+                core = siblings.read().strip()
         except OSError:
-            cores.add(str(cpu))
-    return max(1, len(cores))
+            core = str(cpu)
+        first.setdefault(core, cpu)
+    return set(first.values())
 
 
 class Crew:
-    """`threads` workers, the calling thread among them."""
+    """`threads` workers, the calling thread among them; `run` is not reentrant."""
 
     def __init__(self, threads: int):
         self.threads = threads
-        self._pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="refquant") if threads > 1 else None
+        memory = np.zeros(SYNC // 8 + 8, np.int64)
+        skip = -memory.ctypes.data % 64 // 8
+        self._sync = memory[skip : skip + SYNC // 8]  # on a cache line of its own
+        self._address = self._sync.ctypes.data
+        self._changed = threading.Condition()
+        self._parked, self._jobs, self._closing = 0, 0, False
+        self._helpers = [threading.Thread(target=self._serve, args=(i,), daemon=True) for i in range(1, threads)]
+        for helper in self._helpers:
+            helper.start()
 
-    def run(self, work: Callable[[int, int], None], count: int, cost: int) -> None:
-        """Call work(lo, hi) over a partition of range(count); `cost` is the number of multiplications in all.
+    def run(self, table: np.ndarray, first: int, end: int, tokens: int, start: int) -> None:
+        """Run rows first..end of a table for `tokens` tokens at positions start..; returns when all threads are
+        done."""
+        with self._changed:
+            self._jobs += 1
+            if self._parked:
+                self._changed.notify_all()
+        lead(self._address, table.ctypes.data, first, end, tokens, start, self.threads, self._jobs)
+        if CHECKED and overruns.value:
+            raise RuntimeError(f"a kernel left its buffers {overruns.value} times in rows {first}..{end}")
 
-        Work too small to pay for waking a thread (about 50 us) stays here. Returns, or raises, after every part ended.
-        """
-        parts = min(self.threads, count, 1 + cost // 500_000)
-        if parts == 1 or self._pool is None:
-            work(0, count)
-            return
-        ranges = list(pairwise(count * i // parts for i in range(parts + 1)))
-        others = [self._pool.submit(work, lo, hi) for lo, hi in ranges[1:]]
-        try:
-            work(*ranges[0])
-        finally:
-            wait(others)
-        for other in others:
-            other.result()
+    def _serve(self, thread: int) -> None:
+        cores = _first_threads_of_cores()
+        if len(cores) >= self.threads:
+            os.sched_setaffinity(0, cores)  # of this thread: never two workers on the two halves of one core
+        seen = 0
+        while True:
+            seen = follow(self._address, thread, self.threads, seen, PATIENCE)
+            with self._changed:
+                while self._jobs == seen and not self._closing:
+                    self._parked += 1
+                    self._changed.wait()
+                    self._parked -= 1
+                if self._closing:
+                    return
 
     def close(self) -> None:
-        """Let the threads go."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        """Let the threads go; does nothing the second time."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for helper in self._helpers:
+            helper.join()
+        self._helpers = []

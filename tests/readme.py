@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from refquant import gguf, schemes
-from runtime.kernels import MATMUL
+from runtime.kernels import PRODUCTS
 
 README = Path(__file__).parents[1] / "README.md"
 LINEAR = ("int8", "int8-channel", "int4-g128", "int4-g128-asym", "uint2-g32", "nf4")
@@ -19,7 +19,7 @@ def formats() -> str:
     for name in names:
         scheme = schemes.parse(name)
         bits = f"{scheme.bits_per_weight:.4f}".rstrip("0").rstrip(".")
-        runtime = "kernel" if name in MATMUL else "as float32" if name in gguf.FORMATS else ""
+        runtime = "kernel" if name in PRODUCTS else "as float32" if name in gguf.FORMATS else ""
         lines.append(f"| `{name}` | {bits} | {'yes' if scheme.can_encode else ''} | {runtime} |")
     return "\n".join(lines)
 

@@ -63,11 +63,12 @@ def wrong_arrows(text: str, anywhere: set[str], in_functions: set[str] | None) -
 
 
 def kernels_without_twin(text: str) -> list[str]:
-    """Compiled module-level functions X without a function X_numpy beside them."""
+    """Files with kernels and without a NumPy twin; the products of gemm*.py have theirs in the file of each type."""
     functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
-    names = {f.name for f in functions}
     compiled = [f.name for f in functions if any(_name(d) == KERNEL for d in f.decorator_list)]
-    return [f"{name} has no {name}_numpy" for name in compiled if f"{name}_numpy" not in names]
+    twins = [f.name for f in functions if f.name.endswith("_numpy")]
+    shared = all(name.startswith("gemm_") for name in compiled)
+    return [f"{', '.join(compiled)}: no twin"] if compiled and not twins and not shared else []
 
 
 def _name(decorator: ast.expr) -> str:
@@ -222,8 +223,8 @@ ADAPTER = ARROWS["conformance/adapters"]
         (lambda t: wrong_arrows(t, *ARROWS["runtime"]), "import conformance.x", "imports conformance"),
         (lambda t: wrong_arrows(t, *ADAPTER), "import gguf", "imports gguf"),
         (lambda t: wrong_arrows(t, set(), set()), "import numpy", "imports numpy"),
-        (kernels_without_twin, "@kernel\ndef dot(x): ...", "dot has no dot_numpy"),
-        (kernels_without_twin, "@jit.kernel(inline=True)\ndef dot(x): ...", "dot has no dot_numpy"),
+        (kernels_without_twin, "@kernel\ndef dot(x): ...", "dot: no twin"),
+        (kernels_without_twin, "@jit.kernel(inline=True)\ndef dot(x): ...", "dot: no twin"),
         (forbidden_calls, "@njit(fastmath=True)\ndef f(): ...", "fastmath"),
         (forbidden_calls, "@njit(fastmath={'reassoc'})\ndef f(): ...", "fastmath"),
         (forbidden_calls, "njit(**{'fastmath': True})", "fastmath"),

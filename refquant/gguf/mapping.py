@@ -51,6 +51,13 @@ class Mapping:
             raise GGUFError(f"{self.path}: size = {size} bytes, expected {len(self.buffer)} as when it was opened")
         return np.ndarray(shape, dtype, self.buffer, offset)
 
+    def release(self, offset: int, nbytes: int) -> None:
+        """Let the system take back the whole pages inside `offset .. offset + nbytes`; reading them again brings them."""
+        first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (offset + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+            self.buffer.madvise(mmap.MADV_DONTNEED, first, length)
+
     def close(self) -> None:
         """Give up the mapping. mmap.close is not for us: it unmaps pages that NumPy arrays still point to."""
         self._buffer = None

@@ -39,6 +39,10 @@ class Tensor:
     path: Path  # of the shard that holds it
     _mapping: Mapping = field(repr=False, compare=False)
 
+    def release(self) -> None:
+        """Say that the data will not be read soon: their pages stop counting as memory of this process."""
+        self._mapping.release(self.offset, self.nbytes)
+
     @property
     def data(self) -> np.ndarray:
         """A read-only view of the file: `shape` in the dtype of a scalar type (BF16 as uint16); for blocks uint8

@@ -1,4 +1,4 @@
-"""The table of matmul kernels: which ggml type is multiplied by which function, and what form of x it reads.
+"""The table of types: how a matrix of each is packed, and which kernels multiply it.
 
 A type that is not here runs through the slow path: it is decoded to float32 at load (runtime.weights).
 """
@@ -6,38 +6,89 @@ A type that is not here runs through the slow path: it is decoded to float32 at 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runtime.kernels import activations, floats, q4_0, q4_k, q6_k, q8_0
+from runtime.jit import Compiled
+from runtime.kernels import (
+    activations,
+    floats,
+    gemm,
+    gemm_super,
+    iq4_nl,
+    mxfp4,
+    nvfp4,
+    q1_0,
+    q2_0,
+    q4_0,
+    q4_1,
+    q4_k,
+    q5_0,
+    q5_1,
+    q6_k,
+    q8_0,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class ActivationForm:
-    """An 8-bit form of x; `block` values share a scale."""
+class Product:
+    """y = W x for one type of W."""
 
-    name: str
-    block: int
-    kernel: Callable
-    twin: Callable
-
-
-Q8_0 = ActivationForm("Q8_0", 32, activations.quantize_q8_0, activations.quantize_q8_0_numpy)
-Q8_K = ActivationForm("Q8_K", 256, activations.quantize_q8_k, activations.quantize_q8_k_numpy)
-
-
-@dataclass(frozen=True, slots=True)
-class Matmul:
-    """y = W x for one type of W; `twin` is the same arithmetic in NumPy and equal in every bit."""
-
-    kernel: Callable
-    twin: Callable
-    form: ActivationForm | None  # None: x as float32
+    fields: tuple[tuple[int, int], ...]  # (bytes, times) of a block in file order: what is interleaved
+    matvec: Compiled  # one token
+    matmul: Compiled  # many tokens
+    twin: Callable  # the same arithmetic in NumPy, from the bytes of the file
+    form: int = 0  # activations.Q8_0 or Q8_K, or 0: x as float32
+    unpack: Compiled | None = None
+    bias: int = 0  # how much too high the unpacked codes stand
+    halves: bool = False  # sums of 16 codes, not of 32
 
 
-MATMUL = {
-    "F32": Matmul(floats.matmul_f32, floats.matmul_f32_numpy, None),
-    "F16": Matmul(floats.matmul_f16, floats.matmul_f16_numpy, None),
-    "BF16": Matmul(floats.matmul_bf16, floats.matmul_bf16_numpy, None),
-    "Q8_0": Matmul(q8_0.matmul, q8_0.matmul_numpy, Q8_0),
-    "Q4_0": Matmul(q4_0.matmul, q4_0.matmul_numpy, Q8_0),
-    "Q4_K": Matmul(q4_k.matmul, q4_k.matmul_numpy, Q8_K),
-    "Q6_K": Matmul(q6_k.matmul, q6_k.matmul_numpy, Q8_K),
+PRODUCTS = {
+    "F32": Product(((4, 1),), floats.matmul_f32, floats.matmul_f32, floats.matmul_numpy),
+    "F16": Product(((2, 1),), floats.matmul_f16, floats.matmul_f16, floats.matmul_numpy),
+    "BF16": Product(((2, 1),), floats.matmul_bf16, floats.matmul_bf16, floats.matmul_numpy),
+    "Q4_0": Product(
+        q4_0.FIELDS, q4_0.matvec, gemm.gemm_narrow, q4_0.matmul_numpy, activations.Q8_0, q4_0.unpack, q4_0.BIAS
+    ),
+    "Q4_1": Product(q4_1.FIELDS, q4_1.matvec, gemm.gemm_minimum, q4_1.matmul_numpy, activations.Q8_0, q4_1.unpack),
+    "Q5_0": Product(
+        q5_0.FIELDS, q5_0.matvec, gemm.gemm_narrow, q5_0.matmul_numpy, activations.Q8_0, q5_0.unpack, q5_0.BIAS
+    ),
+    "Q5_1": Product(q5_1.FIELDS, q5_1.matvec, gemm.gemm_minimum, q5_1.matmul_numpy, activations.Q8_0, q5_1.unpack),
+    "IQ4_NL": Product(
+        iq4_nl.FIELDS, iq4_nl.matvec, gemm.gemm_wide, iq4_nl.matmul_numpy, activations.Q8_0, iq4_nl.unpack, iq4_nl.BIAS
+    ),
+    "MXFP4": Product(
+        mxfp4.FIELDS, mxfp4.matvec, gemm.gemm_narrow, mxfp4.matmul_numpy, activations.Q8_0, mxfp4.unpack, mxfp4.BIAS
+    ),
+    "NVFP4": Product(
+        nvfp4.FIELDS,
+        nvfp4.matvec,
+        gemm.gemm_halves,
+        nvfp4.matmul_numpy,
+        activations.Q8_0,
+        nvfp4.unpack,
+        nvfp4.BIAS,
+        halves=True,
+    ),
+    "Q1_0": Product(
+        q1_0.FIELDS, q1_0.matvec, gemm.gemm_narrow, q1_0.matmul_numpy, activations.Q8_0, q1_0.unpack, q1_0.BIAS
+    ),
+    "Q2_0": Product(
+        q2_0.FIELDS, q2_0.matvec, gemm.gemm_narrow, q2_0.matmul_numpy, activations.Q8_0, q2_0.unpack, q2_0.BIAS
+    ),
+    "Q8_0": Product(
+        q8_0.FIELDS, q8_0.matvec, gemm.gemm_wide, q8_0.matmul_numpy, activations.Q8_0, q8_0.unpack, q8_0.BIAS
+    ),
+    "Q4_K": Product(
+        q4_k.FIELDS, q4_k.matvec, gemm_super.gemm_minimum, q4_k.matmul_numpy, activations.Q8_K, q4_k.unpack
+    ),
+    "Q6_K": Product(
+        q6_k.FIELDS,
+        q6_k.matvec,
+        gemm_super.gemm_halves,
+        q6_k.matmul_numpy,
+        activations.Q8_K,
+        q6_k.unpack,
+        q6_k.BIAS,
+        halves=True,
+    ),
 }

@@ -1,95 +1,81 @@
-"""y = W x with W in F32, F16 or BF16 and x in float32; nothing is rounded but the sums.
+"""Y = W X with W in F32, F16 or BF16 and X in float32; nothing is rounded but the sums.
 
-Order    16 partial sums, lane l over the columns l, l + 16, ...; then the lanes as a tree (8 apart, 4, 2, 1); then the
-         n % 16 last columns one by one. Product, then sum.
-Shapes   w (rows, bytes of a row) uint8, the bytes of the file; x (tokens, n) float32; y (tokens, rows) float32;
-         lo, hi the rows to compute.
+    y[t, r] = sum_k w[r, k] * x[t, k]        float32, k ascending from 0, product then sum
+
+Packed   32 rows side by side: for each k the k-th number of 32 rows.
+Record   buffers 0 w, 1 x (tokens, width) float32, 4 y; integers 32 n, 33 stride of y in bytes, 36 stride of x in bytes
 """
 
 import numpy as np
-from numba import float32, uint16, uint32
 
-from runtime.jit import kernel
-from runtime.kernels.half import widen
-from runtime.simd import add, bits_float, load_bf16, load_f16, load_f32, load_u16, mul, reduce_add, splat
+from runtime.jit import inlined, kernel
+from runtime.simd.memory import buffer, integer, load_bf16x16, load_f16x16, load_f32x16
+from runtime.simd.tiles import tile_operations
+
+SLAB = 256  # columns: 32 KB of float32 rows stay in the L1 and L2 caches while all tokens pass
+TOKENS = 6
+ROW_LOADS = {"F32": (load_f32x16, 4), "F16": (load_f16x16, 2), "BF16": (load_bf16x16, 2)}
+
+
+def _tile(tokens: int, rows, size: int):
+    ops = tile_operations(tokens)
+    zeros, load, store, rank_one = ops.zeros, ops.load, ops.store, ops.rank_one
+
+    @inlined
+    def tile(w, x, y, group, t, n, stride, step, first, count):
+        at = t * stride + group * 128
+        acc = load(y, at, stride) if first else zeros()
+        here, to = (group * n + first) * 32 * size, t * step + first * 4
+        for k in range(count):
+            low, high = rows(w, here + k * 32 * size), rows(w, here + k * 32 * size + 16 * size)
+            acc = rank_one(acc, low, high, x, to + k * 4, step)
+        store(y, at, stride, acc)
+
+    return tile
+
+
+def _product(type_name: str):
+    rows, size = ROW_LOADS[type_name]
+    many, one = _tile(TOKENS, rows, size), _tile(1, rows, size)
+
+    @inlined
+    def product(args, tokens, lo, hi):
+        w, x, y = buffer(args, 0), buffer(args, 1), buffer(args, 4)
+        n, stride, step = integer(args, 32), integer(args, 33), integer(args, 36)
+        for group in range(lo, hi):
+            for first in range(0, n, SLAB):
+                count, t = min(SLAB, n - first), 0
+                while t + TOKENS <= tokens:
+                    many(w, x, y, group, t, n, stride, step, first, count)
+                    t += TOKENS
+                while t < tokens:
+                    one(w, x, y, group, t, n, stride, step, first, count)
+                    t += 1
+
+    return product
+
+
+_f32, _f16, _bf16 = _product("F32"), _product("F16"), _product("BF16")
 
 
 @kernel
-def matmul_f32(w, x, y, lo, hi):
-    tokens, n = x.shape
-    whole = n // 16 * 16
-    for r in range(lo, hi):
-        row = r * n * 4
-        for t in range(tokens):
-            acc = splat(float32(0))
-            for i in range(0, whole, 16):
-                acc = add(acc, mul(load_f32(w, row + i * 4), load_f32(x, (t * n + i) * 4)))
-            total = reduce_add(acc)
-            for i in range(whole, n):
-                low, high = load_u16(w, row + i * 4), load_u16(w, row + i * 4 + 2)
-                total += bits_float(uint32(uint32(low) | uint32(high) << uint32(16))) * x[t, i]
-            y[t, r] = total
-
-
-def matmul_f32_numpy(w: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The twin of `matmul_f32`."""
-    return _dot(w.view(np.float32), x)
+def matmul_f32(args, tokens, start, thread, lo, hi):
+    """A unit is a group of 32 rows."""
+    _f32(args, tokens, lo, hi)
 
 
 @kernel
-def matmul_f16(w, x, y, lo, hi):
-    tokens, n = x.shape
-    whole = n // 16 * 16
-    for r in range(lo, hi):
-        row = r * n * 2
-        for t in range(tokens):
-            acc = splat(float32(0))
-            for i in range(0, whole, 16):
-                acc = add(acc, mul(load_f16(w, row + i * 2), load_f32(x, (t * n + i) * 4)))
-            total = reduce_add(acc)
-            for i in range(whole, n):
-                total += widen(load_u16(w, row + i * 2)) * x[t, i]
-            y[t, r] = total
-
-
-def matmul_f16_numpy(w: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The twin of `matmul_f16`."""
-    return _dot(w.view(np.float16).astype(np.float32), x)
+def matmul_f16(args, tokens, start, thread, lo, hi):
+    """A unit is a group of 32 rows."""
+    _f16(args, tokens, lo, hi)
 
 
 @kernel
-def matmul_bf16(w, x, y, lo, hi):
-    tokens, n = x.shape
-    whole = n // 16 * 16
-    for r in range(lo, hi):
-        row = r * n * 2
-        for t in range(tokens):
-            acc = splat(float32(0))
-            for i in range(0, whole, 16):
-                acc = add(acc, mul(load_bf16(w, row + i * 2), load_f32(x, (t * n + i) * 4)))
-            total = reduce_add(acc)
-            for i in range(whole, n):
-                total += bits_float(uint32(uint32(uint16(load_u16(w, row + i * 2))) << uint32(16))) * x[t, i]
-            y[t, r] = total
+def matmul_bf16(args, tokens, start, thread, lo, hi):
+    """A unit is a group of 32 rows."""
+    _bf16(args, tokens, lo, hi)
 
 
-def matmul_bf16_numpy(w: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The twin of `matmul_bf16`."""
-    return _dot((w.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32), x)
-
-
-def _dot(w: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """(rows, n) and (tokens, n) -> (tokens, rows) in the order of the module's docstring."""
-    whole = w.shape[1] // 16 * 16
-    y = np.empty((len(x), len(w)), np.float32)
-    for t in range(len(x)):
-        terms = (w[:, :whole] * x[t, :whole]).reshape(len(w), -1, 16)
-        zero = np.zeros((len(w), 1, 16), np.float32)
-        lanes = np.add.accumulate(np.concatenate([zero, terms], axis=1), axis=1)[:, -1]
-        for width in (8, 4, 2, 1):
-            lanes = lanes[:, :width] + lanes[:, width:]
-        total = lanes[:, 0]
-        for i in range(whole, w.shape[1]):
-            total = total + w[:, i] * x[t, i]
-        y[t] = total
-    return y
+def matmul_numpy(w: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The twin: w (rows, n) already as float32."""
+    return np.stack([np.add.accumulate(w * row, axis=-1)[:, -1] for row in x]) + np.float32(0)  # from +0 on: never -0

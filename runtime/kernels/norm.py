@@ -1,31 +1,87 @@
-"""RMS norm: y = x / sqrt(mean(x^2) + eps) * weight, the mean in float64 with x ascending.
+"""The residual, its RMS norm, and the 8-bit forms of the result: what stands between two matrix products.
 
-Shapes   x, y (rows, n) float32 (may be the same array); weight (n,) float32. One row is one token, or one head of one
-         token (q_norm and k_norm of Qwen3).
-Source   Zhang and Sennrich 2019, arXiv:1910.07467; the order 'scale first, then weight' is that of ggml.
+    x[t] += y[t] (+ bias)                              the output of the last block, where there is one
+    h[t]  = x[t] * (1 / sqrt(mean(x[t]^2) + eps)) * weight
+
+Order    the squares are float32 products added in float32 by 16 lanes (lane l: columns l, l + 16, ...), the lanes as a
+         tree (8 apart, 4, 2, 1); 1 / sqrt(... ) in float64, rounded once; h = (x * scale) * weight.
+Widths   a row takes `width` columns, n rounded up to a multiple of 32; the columns from n on are zeros.
+Source   Zhang and Sennrich 2019, arXiv:1910.07467; the order 'scale, then weight' is ggml's.
 """
 
 import numpy as np
-from numba import float32, float64
 
-from runtime.jit import kernel
+from runtime.jit import inlined, kernel
+from runtime.kernels.activations import Q8_0, Q8_K, encode_q8_0, encode_q8_k
+from runtime.simd.memory import buffer, integer, load_f32x16, number, store_f32x16
+from runtime.simd.vectors import splat_f32, sum_lanes
+
+
+@inlined
+def normalize(x, at, weight, h, to, n, width, eps):
+    """One row of `width` columns at byte `at` of x, to byte `to` of h."""
+    total = splat_f32(np.float32(0))
+    for i in range(0, width * 4, 64):
+        v = load_f32x16(x, at + i)
+        total += v * v
+    scale = np.float32(1 / np.sqrt(np.float64(sum_lanes(total)) / n + eps))
+    for i in range(0, width * 4, 64):
+        store_f32x16(h, to + i, load_f32x16(x, at + i) * scale * load_f32x16(weight, i))
 
 
 @kernel
-def rms_norm(x, weight, eps, y):
-    rows, n = x.shape
-    for t in range(rows):
-        total = float64(0)
-        for i in range(n):
-            total += float64(x[t, i]) * float64(x[t, i])
-        scale = float32(float64(1) / np.sqrt(total / float64(n) + float64(eps)))
-        for i in range(n):
-            y[t, i] = x[t, i] * scale * weight[i]
+def add_norm(args, tokens, start, thread, lo, hi):
+    """Record: buffers 0 x, 1 y, 2 weight, 3 h, 4..7 codes e sums halves of Q8_0, 8..11 of Q8_K; integers 32 n, 33
+    width, 34 stride of y in bytes or 0 for no y, 35 forms; number 36 eps. A unit is a token."""
+    x, y, weight, h = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3)
+    n, width, stride, forms, eps = (
+        integer(args, 32),
+        integer(args, 33),
+        integer(args, 34),
+        integer(args, 35),
+        number(args, 36),
+    )
+    bias, biased = buffer(args, 12), integer(args, 37)
+    for t in range(lo, hi):
+        at = t * width * 4
+        if stride:
+            for i in range(0, width * 4, 64):
+                v = load_f32x16(y, t * stride + i)
+                if biased:
+                    v += load_f32x16(bias, i)
+                store_f32x16(x, at + i, load_f32x16(x, at + i) + v)
+        normalize(x, at, weight, h, at, n, width, eps)
+        if forms & Q8_0:
+            encode_q8_0(
+                h,
+                at,
+                width,
+                buffer(args, 4),
+                t * width,
+                buffer(args, 5),
+                buffer(args, 6),
+                buffer(args, 7),
+                t * (width // 32),
+            )
+        if forms & Q8_K:
+            encode_q8_k(
+                h,
+                at,
+                width,
+                buffer(args, 8),
+                t * width,
+                buffer(args, 9),
+                buffer(args, 10),
+                buffer(args, 11),
+                t * (width // 32),
+            )
 
 
-def rms_norm_numpy(x: np.ndarray, weight: np.ndarray, eps: np.float32) -> np.ndarray:
-    """The twin of `rms_norm`."""
-    wide = x.astype(np.float64)
-    total = np.add.accumulate(wide * wide, axis=-1)[:, -1:]
-    scale = (1 / np.sqrt(total / x.shape[-1] + np.float64(eps))).astype(np.float32)
+def normalize_numpy(x: np.ndarray, weight: np.ndarray, n: int, eps: float) -> np.ndarray:
+    """The twin of `normalize` on (tokens, width)."""
+    squares = (x * x).reshape(len(x), -1, 16)
+    lanes = np.add.accumulate(squares, axis=1)[:, -1]
+    for width in (8, 4, 2, 1):
+        lanes = lanes[:, :width] + lanes[:, width:]
+    scale = (1 / np.sqrt(lanes.astype(np.float64) / n + eps)).astype(np.float32)
     return x * scale * weight

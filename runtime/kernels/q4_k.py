@@ -6,58 +6,115 @@ k runs over the super-blocks of 256, ascending from 0; in each, the first term i
 j runs over its 8 sub-blocks of 32: D[j] is the sum of q * p, S[j] that of p. The integers are exact
 (|.| <= 8 * 63 * 32 * 15 * 127 < 2^31); d * e and dmin * e are float32 products, formed first.
 
-Layout   a super-block is 144 bytes: d, dmin float16; scales[12]; qs[128]. Sub-blocks 2i and 2i + 1 are the low and the
+File     a super-block is 144 bytes: d, dmin float16; scales[12]; qs[128]. Sub-blocks 2i and 2i + 1 are the low and the
          high nibbles of the 32 bytes qs[32i:]. The 6-bit sc and m of sub-block j:
            j < 4    sc = scales[j] & 63                                  m = scales[j + 4] & 63
            j >= 4   sc = scales[j + 4] & 15 | (scales[j - 4] >> 6) << 4  m = scales[j + 4] >> 4 | (scales[j] >> 6) << 4
-Shapes   as in runtime.kernels.q8_0, but scale (tokens, n / 256); w (rows, n / 256 * 144) uint8.
+Packed   32 rows side by side: 32 d, 32 dmin, 32 of each scales[i], then for c in 0..31 the bytes qs[4c:4c+4] of 32
+         rows.
 """
 
 import numpy as np
-from numba import float32, int8, int32
 
 from refquant.gguf import FORMATS
-from runtime.jit import kernel
-from runtime.kernels.half import widen
-from runtime.simd import dot_32, load_u16
+from runtime.jit import inlined, kernel, unpacker
+from runtime.kernels.gemm import PANEL
+from runtime.kernels.gemm_super import DMIN, SC, D, M
+from runtime.simd.dot import dot_narrow
+from runtime.simd.memory import (
+    broadcast_4,
+    broadcast_f32,
+    broadcast_i32,
+    buffer,
+    integer,
+    load_f16x16,
+    load_u8x16,
+    load_u8x64,
+    store_f32x16,
+    store_i32x16,
+    store_u8x64,
+)
+from runtime.simd.vectors import splat_f32, splat_i32, to_f32
+
+FIELDS = ((2, 2), (1, 12), (4, 32))
+BLOCK = 32 * 144
+SCALES, CODES = 128, 128 + 384  # bytes of a packed super-block
+
+
+@inlined
+def scale_and_minimum(w, at, j):
+    """sc and m of sub-block j for the 16 rows whose scale bytes begin at `at`."""
+    if j < 4:
+        return load_u8x16(w, at + j * 32) & 63, load_u8x16(w, at + j * 32 + 128) & 63
+    both = load_u8x16(w, at + (j + 4) * 32)
+    sc = (both & 15) | (load_u8x16(w, at + (j - 4) * 32) >> 6) << 4
+    return sc, (both >> 4) | (load_u8x16(w, at + j * 32) >> 6) << 4
 
 
 @kernel
-def matmul(w, codes, scale, sums, y, lo, hi):
-    tokens, n = codes.shape
-    supers = n // 256
-    q = np.empty(n, np.int8)
-    sc, m = np.empty(supers * 8, np.int32), np.empty(supers * 8, np.int32)
-    d, dmin = np.empty(supers, np.float32), np.empty(supers, np.float32)
-    for r in range(lo, hi):
-        row = r * w.shape[1]
+def matvec(args, tokens, start, thread, lo, hi):
+    """One token. Record as in runtime.kernels.gemm; a unit is a group of 32 rows."""
+    w, codes, e, sums, y = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4)
+    supers = integer(args, 32) // 256
+    zero = splat_i32(np.int32(0))
+    for group in range(lo, hi):
+        first, second = splat_f32(np.float32(0)), splat_f32(np.float32(0))
         for k in range(supers):
-            at = k * 144
-            d[k], dmin[k] = widen(load_u16(w, row + at)), widen(load_u16(w, row + at + 2))
-            for j in range(4):
-                low, middle, high = w[r, at + 4 + j], w[r, at + 8 + j], w[r, at + 12 + j]
-                sc[k * 8 + j], m[k * 8 + j] = int32(low & 63), int32(middle & 63)
-                sc[k * 8 + 4 + j] = int32((high & 15) | (low >> 6) << 4)
-                m[k * 8 + 4 + j] = int32((high >> 4) | (middle >> 6) << 4)
+            at = (group * supers + k) * BLOCK
+            plus_0, plus_1, minus_0, minus_1 = zero, zero, zero, zero
             for pair in range(4):
-                for i in range(32):
-                    byte = w[r, at + 16 + pair * 32 + i]
-                    q[k * 256 + pair * 64 + i] = int8(byte & 15)
-                    q[k * 256 + pair * 64 + 32 + i] = int8(byte >> 4)
-        for t in range(tokens):
-            acc = float32(0)
-            for k in range(supers):
-                plus, minus = int32(0), int32(0)
-                for j in range(k * 8, k * 8 + 8):
-                    plus += sc[j] * dot_32(q, j * 32, codes, t * n + j * 32)
-                    minus += m[j] * sums[t, j]
-                acc += float32(plus) * (d[k] * scale[t, k])
-                acc -= float32(minus) * (dmin[k] * scale[t, k])
-            y[t, r] = acc
+                low_0, low_1, high_0, high_1 = zero, zero, zero, zero
+                for c in range(8):
+                    here = at + CODES + (pair * 8 + c) * 128
+                    left, right = load_u8x64(w, here), load_u8x64(w, here + 64)
+                    x = broadcast_4(codes, k * 256 + pair * 64 + c * 4)
+                    z = broadcast_4(codes, k * 256 + pair * 64 + 32 + c * 4)
+                    low_0, low_1 = dot_narrow(low_0, left & 15, x), dot_narrow(low_1, right & 15, x)
+                    high_0, high_1 = dot_narrow(high_0, left >> 4, z), dot_narrow(high_1, right >> 4, z)
+                s = broadcast_i32(sums, (k * 8 + pair * 2) * 4)
+                sc, m = scale_and_minimum(w, at + SCALES, pair * 2)
+                plus_0, minus_0 = plus_0 + sc * low_0, minus_0 + m * s
+                sc, m = scale_and_minimum(w, at + SCALES + 16, pair * 2)
+                plus_1, minus_1 = plus_1 + sc * low_1, minus_1 + m * s
+                s = broadcast_i32(sums, (k * 8 + pair * 2 + 1) * 4)
+                sc, m = scale_and_minimum(w, at + SCALES, pair * 2 + 1)
+                plus_0, minus_0 = plus_0 + sc * high_0, minus_0 + m * s
+                sc, m = scale_and_minimum(w, at + SCALES + 16, pair * 2 + 1)
+                plus_1, minus_1 = plus_1 + sc * high_1, minus_1 + m * s
+            scale = broadcast_f32(e, k * 4)
+            first += to_f32(plus_0) * (load_f16x16(w, at) * scale)
+            first -= to_f32(minus_0) * (load_f16x16(w, at + 64) * scale)
+            second += to_f32(plus_1) * (load_f16x16(w, at + 32) * scale)
+            second -= to_f32(minus_1) * (load_f16x16(w, at + 96) * scale)
+        store_f32x16(y, group * 128, first)
+        store_f32x16(y, group * 128 + 64, second)
+
+
+@unpacker
+def unpack(args, thread, group, first, count):
+    """Codes as they are; `first` and `count` are multiples of 8."""
+    w, panels = buffer(args, 0), buffer(args, 5)
+    supers, panel = integer(args, 32) // 256, thread * PANEL
+    for k in range(count // 8):
+        at = (group * supers + first // 8 + k) * BLOCK
+        for half in range(2):
+            store_f32x16(panels, panel + D + k * 128 + half * 64, load_f16x16(w, at + half * 32))
+            store_f32x16(panels, panel + DMIN + k * 128 + half * 64, load_f16x16(w, at + 64 + half * 32))
+            for j in range(8):
+                sc, m = scale_and_minimum(w, at + SCALES + half * 16, j)
+                here = panel + (k * 8 + j) * 256 + half * 64
+                store_i32x16(panels, here + SC, sc)
+                store_i32x16(panels, here + M, m)
+        for pair in range(4):
+            u = panel + (k * 8 + pair * 2) * 1024
+            for c in range(0, 1024, 64):
+                v = load_u8x64(w, at + CODES + pair * 1024 + c)
+                store_u8x64(panels, u + c, v & 15)
+                store_u8x64(panels, u + 1024 + c, v >> 4)
 
 
 def matmul_numpy(w: np.ndarray, codes: np.ndarray, scale: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """The twin of `matmul`, from the same bytes."""
+    """The twin of both: from the bytes of the file (rows, n / 256 * 144), for all tokens."""
     blocks = w.view(FORMATS["Q4_K"].layout)  # (rows, n / 256)
     rows, tokens = len(w), len(codes)
     low, middle, high = (blocks["scales"][..., i : i + 4] for i in (0, 4, 8))
@@ -71,4 +128,4 @@ def matmul_numpy(w: np.ndarray, codes: np.ndarray, scale: np.ndarray, sums: np.n
     plus *= blocks["d"].astype(np.float32) * scale[:, None]
     minus *= blocks["dmin"].astype(np.float32) * scale[:, None]
     terms = np.stack([plus, -minus], axis=-1).reshape(tokens, rows, -1)
-    return np.add.accumulate(terms, axis=-1)[..., -1]
+    return np.add.accumulate(terms, axis=-1)[..., -1] + np.float32(0)  # a sum from +0 on is never -0

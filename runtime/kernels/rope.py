@@ -1,39 +1,137 @@
-"""Rotary position embedding: pairs of values turned by an angle that grows with the position.
+"""From the products Wq h, Wk h, Wv h to what attention reads: bias, norm of heads, rotation, and the KV cache.
+
+    q, k, v += bias      q, k = rms_norm of each head (Qwen3)      pairs of q and k turned by the position's angle
 
     norm   pairs (2i, 2i+1)            Llama, whose converter permuted the rows of Q and K for this
     neox   pairs (i, i + rope_dim/2)   Qwen
 
-Shapes   x (tokens, heads * head_dim) float32, turned in place; cos, sin (tokens, rope_dim / 2) float32, made in float64
-         from the positions; values beyond rope_dim stay.
+A unit is a token. q is written head by head for attention (kv_heads, tokens * group, head_dim), keys with the positions
+of a cut side by side, values position by position, both in the number type of the cache.
+
+Order    first * cos - second * sin and first * sin + second * cos: two products, then their sum; angles in float64 at
+         load. The norm of a head: squares in float32, ascending; mean + eps and 1 / sqrt in float64.
+Record   buffers 0 q, 1 k, 2 v (products), 3 cos, 4 sin (positions, rope_dim / 2) float32, 5 q out, 6 keys, 7 values,
+         8 bias of q, 9 of k, 10 of v, 11 q_norm, 12 k_norm (empty: none); integers 32 kv_heads, 33 group, 34 head_dim,
+         35 head_dim_v, 36 dim_v, 37 cuts, 38..40 strides of q, k, v in bytes, 41 rope_dim / 2, 42 neox, 43 wide,
+         number 44 eps
 Source   Su et al. 2021, arXiv:2104.09864.
 """
 
 import numpy as np
 
-from runtime.jit import kernel
+from runtime.jit import inlined, kernel
+from runtime.simd.memory import buffer, integer, load_f32, number, store_f16, store_f32
+
+
+@inlined
+def head(x, at, bias, by, weight, weighted, biased, dim, eps):
+    """Bias and norm of one head of `dim` numbers at byte `at` of x, in place."""
+    if biased:
+        for d in range(0, dim * 4, 4):
+            store_f32(x, at + d, np.float32(load_f32(x, at + d) + load_f32(bias, by + d)))
+    if weighted:
+        total = np.float32(0)
+        for d in range(0, dim * 4, 4):
+            v = load_f32(x, at + d)
+            total += v * v
+        scale = np.float32(1 / np.sqrt(np.float64(total) / dim + eps))
+        for d in range(0, dim * 4, 4):
+            store_f32(x, at + d, np.float32(load_f32(x, at + d) * scale * load_f32(weight, d)))
+
+
+@inlined
+def rotate(x, at, cos, sin, to, pairs, neox):
+    """Turn the pairs of one head in place; `to` is the byte of the position's row in cos and sin."""
+    for i in range(pairs):
+        a = at + 4 * i if neox else at + 8 * i
+        b = a + 4 * pairs if neox else a + 4
+        first, second = load_f32(x, a), load_f32(x, b)
+        c, s = load_f32(cos, to + 4 * i), load_f32(sin, to + 4 * i)
+        store_f32(x, a, np.float32(first * c - second * s))
+        store_f32(x, b, np.float32(first * s + second * c))
 
 
 @kernel
-def rotate(x, head_dim, cos, sin, neox):
-    tokens, width = x.shape
-    pairs = cos.shape[1]
-    for t in range(tokens):
-        for start in range(0, width, head_dim):
-            for i in range(pairs):
-                a = start + i if neox else start + 2 * i
-                b = a + pairs if neox else a + 1
-                first, second = x[t, a], x[t, b]
-                x[t, a] = first * cos[t, i] - second * sin[t, i]
-                x[t, b] = first * sin[t, i] + second * cos[t, i]
+def place(args, tokens, start, thread, lo, hi):
+    """Everything above for tokens lo..hi."""
+    q, k, v, cos, sin = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4)
+    out, keys, values = buffer(args, 5), buffer(args, 6), buffer(args, 7)
+    q_bias, k_bias, v_bias, q_norm, k_norm = (
+        buffer(args, 8),
+        buffer(args, 9),
+        buffer(args, 10),
+        buffer(args, 11),
+        buffer(args, 12),
+    )
+    kv_heads, group, dim, head_dim_v = integer(args, 32), integer(args, 33), integer(args, 34), integer(args, 35)
+    dim_v, cuts, q_step, k_step, v_step = (
+        integer(args, 36),
+        integer(args, 37),
+        integer(args, 38),
+        integer(args, 39),
+        integer(args, 40),
+    )
+    pairs, neox, wide, flags, eps = (
+        integer(args, 41),
+        integer(args, 42),
+        integer(args, 43),
+        integer(args, 45),
+        number(args, 44),
+    )
+    for t in range(lo, hi):
+        position = start + t
+        cut, j, turn = position // 256, position % 256, position * pairs * 4
+        for h in range(kv_heads * group):
+            at = t * q_step + h * dim * 4
+            head(q, at, q_bias, h * dim * 4, q_norm, flags & 8, flags & 1, dim, eps)
+            rotate(q, at, cos, sin, turn, pairs, neox)
+            to = ((h // group * tokens + t) * group + h % group) * dim * 4
+            for d in range(0, dim * 4, 4):
+                store_f32(out, to + d, load_f32(q, at + d))
+        for h in range(kv_heads):
+            at = t * k_step + h * dim * 4
+            head(k, at, k_bias, h * dim * 4, k_norm, flags & 16, flags & 2, dim, eps)
+            rotate(k, at, cos, sin, turn, pairs, neox)
+            base = (h * cuts + cut) * dim * 256
+            for d in range(dim):
+                if wide:
+                    store_f32(keys, (base + d * 256 + j) * 4, load_f32(k, at + d * 4))
+                else:
+                    store_f16(keys, (base + d * 256 + j) * 2, load_f32(k, at + d * 4))
+            at = t * v_step + h * head_dim_v * 4
+            base = ((h * cuts + cut) * 256 + j) * dim_v
+            for d in range(head_dim_v):
+                x = load_f32(v, at + d * 4)
+                if flags & 4:
+                    x = np.float32(x + load_f32(v_bias, (h * head_dim_v + d) * 4))
+                if wide:
+                    store_f32(values, (base + d) * 4, x)
+                else:
+                    store_f16(values, (base + d) * 2, x)
 
 
-def rotate_numpy(x: np.ndarray, head_dim: int, cos: np.ndarray, sin: np.ndarray, neox: bool) -> np.ndarray:
-    """The twin of `rotate`; returns a new array."""
-    pairs = cos.shape[1]
-    y = x.reshape(len(x), -1, head_dim).copy()
-    a = slice(0, pairs) if neox else slice(0, 2 * pairs, 2)
-    b = slice(pairs, 2 * pairs) if neox else slice(1, 2 * pairs, 2)
-    first, second = y[..., a].copy(), y[..., b].copy()
-    y[..., a] = first * cos[:, None] - second * sin[:, None]
-    y[..., b] = first * sin[:, None] + second * cos[:, None]
-    return y.reshape(x.shape)
+def place_numpy(q, k, v, biases, norms, cos, sin, kv_heads: int, group: int, dim: int, dim_v: int, neox, flags, eps):
+    """The twin of `place`: (queries (kv_heads, tokens * group, dim), keys (kv_heads, tokens, dim), values) as
+    float32."""
+    tokens, pairs = len(q), cos.shape[1]
+
+    def prepared(x: np.ndarray, heads: int, bias: np.ndarray | None, weight: np.ndarray | None) -> np.ndarray:
+        x = x[:, : heads * dim] if bias is None else x[:, : heads * dim] + bias[: heads * dim]
+        x = x.reshape(tokens, heads, dim).copy()
+        if weight is not None:
+            total = np.add.accumulate(x * x, axis=-1)[..., -1:]
+            x = x * (1 / np.sqrt(total.astype(np.float64) / dim + eps)).astype(np.float32) * weight[:dim]
+        a = slice(0, pairs) if neox else slice(0, 2 * pairs, 2)
+        b = slice(pairs, 2 * pairs) if neox else slice(1, 2 * pairs, 2)
+        first, second = x[..., a].copy(), x[..., b].copy()
+        x[..., a] = first * cos[:, None] - second * sin[:, None]
+        x[..., b] = first * sin[:, None] + second * cos[:, None]
+        return x
+
+    has = lambda bit, array: array if flags & bit else None
+    queries = prepared(q, kv_heads * group, has(1, biases[0]), has(8, norms[0]))
+    queries = queries.reshape(tokens, kv_heads, group, dim).transpose(1, 0, 2, 3).reshape(kv_heads, tokens * group, dim)
+    keys = prepared(k, kv_heads, has(2, biases[1]), has(16, norms[1])).transpose(1, 0, 2)
+    values = v[:, : kv_heads * dim_v] + biases[2][: kv_heads * dim_v] if flags & 4 else v[:, : kv_heads * dim_v]
+    values = values.reshape(tokens, kv_heads, dim_v).transpose(1, 0, 2)
+    return np.ascontiguousarray(queries), np.ascontiguousarray(keys), np.ascontiguousarray(values)

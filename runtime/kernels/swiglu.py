@@ -1,25 +1,73 @@
-"""SwiGLU: gate <- silu(gate) * up, with silu(g) = g / (1 + exp(-g)).
+"""SwiGLU and the 8-bit forms of its result: h = silu(gate) * up, silu(g) = g / (1 + exp(-g)).
 
-Shapes   gate, up (tokens, n) float32; gate is overwritten.
+A unit is a token; a biased gate or up has its bias added first.
+
+Record   buffers 0 gate, 1 up, 2 h, 3 bias of gate, 4 bias of up, 5..8 codes e sums halves of Q8_0, 9..12 of Q8_K;
+         integers 32 width, 33 stride of gate and up in bytes, 34 forms, 35 biased (1 gate, 2 up)
 Source   Shazeer 2020, GLU Variants Improve Transformer, arXiv:2002.05202.
 """
 
 import numpy as np
-from numba import float32
 
 from runtime.jit import kernel
+from runtime.kernels.activations import Q8_0, Q8_K, encode_q8_0, encode_q8_k
 from runtime.kernels.exponential import exp, exp_numpy
+from runtime.simd.memory import buffer, integer, load_f32x16, store_f32x16
+from runtime.simd.vectors import splat_f32
 
 
 @kernel
-def swiglu(gate, up):
-    tokens, n = gate.shape
-    for t in range(tokens):
-        for i in range(n):
-            g = gate[t, i]
-            gate[t, i] = g / (float32(1) + exp(-g)) * up[t, i]
+def swiglu(args, tokens, start, thread, lo, hi):
+    """A unit is 256 columns of one token: unit = token * ceil(width / 256) + part."""
+    gate, up, h, gate_bias, up_bias = (
+        buffer(args, 0),
+        buffer(args, 1),
+        buffer(args, 2),
+        buffer(args, 3),
+        buffer(args, 4),
+    )
+    width, stride, forms, biased = integer(args, 32), integer(args, 33), integer(args, 34), integer(args, 35)
+    parts = (width + 255) // 256
+    for unit in range(lo, hi):
+        t, first = unit // parts, unit % parts * 256
+        count = min(256, width - first)
+        at, to = t * stride + first * 4, (t * width + first) * 4
+        for i in range(0, count * 4, 64):
+            g, u = load_f32x16(gate, at + i), load_f32x16(up, at + i)
+            if biased & 1:
+                g += load_f32x16(gate_bias, first * 4 + i)
+            if biased & 2:
+                u += load_f32x16(up_bias, first * 4 + i)
+            minus = splat_f32(np.float32(0)) - g
+            store_f32x16(h, to + i, g / (exp(minus) + np.float32(1)) * u)
+        code, block = t * width + first, (t * width + first) // 32
+        if forms & Q8_0:
+            encode_q8_0(h, to, count, buffer(args, 5), code, buffer(args, 6), buffer(args, 7), buffer(args, 8), block)
+        if forms & Q8_K:
+            encode_q8_k(
+                h, to, count, buffer(args, 9), code, buffer(args, 10), buffer(args, 11), buffer(args, 12), block
+            )
+
+
+@kernel
+def encode(args, tokens, start, thread, lo, hi):
+    """The 8-bit forms of h as it is; units and record as in swiglu, of which 2 and 5.. are read."""
+    h, width, forms = buffer(args, 2), integer(args, 32), integer(args, 34)
+    parts = (width + 255) // 256
+    for unit in range(lo, hi):
+        t, first = unit // parts, unit % parts * 256
+        count = min(256, width - first)
+        code, block = t * width + first, (t * width + first) // 32
+        if forms & Q8_0:
+            encode_q8_0(
+                h, code * 4, count, buffer(args, 5), code, buffer(args, 6), buffer(args, 7), buffer(args, 8), block
+            )
+        if forms & Q8_K:
+            encode_q8_k(
+                h, code * 4, count, buffer(args, 9), code, buffer(args, 10), buffer(args, 11), buffer(args, 12), block
+            )
 
 
 def swiglu_numpy(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """The twin of `swiglu`; returns a new array."""
-    return gate / (np.float32(1) + exp_numpy(-gate)) * up
+    """The twin of the product."""
+    return gate / (exp_numpy(np.float32(0) - gate) + np.float32(1)) * up

@@ -1,179 +1,271 @@
-"""f32x16: sixteen float32 in a register, in LLVM's generic vector operations, so that every CPU can run them.
+"""Vectors as Numba values: a kernel holds registers in ordinary variables and writes `acc += to_f32(dot) * scale`.
 
-A Numba type whose data model is an LLVM vector lets `@intrinsic` functions pass registers around as values. Arrays are
-addressed by byte offset, unaligned; nothing here checks bounds, so every offset is validated before a kernel runs.
+    f32x16  sixteen float32        i32x16  sixteen int32        u8x64  sixty-four bytes, four to a lane of i32x16
+
+A Numba type whose data model is an LLVM vector makes a register a value. + - * / on f32x16, + - * & | ^ << >> on the
+integers (>> shifts zeros in) act lane by lane; a scalar on the right is put in every lane. Everything is one of LLVM's
+generic operations, so every CPU can run it; where registers are narrower LLVM splits them, and no bit changes.
 """
+
+import operator
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
-I8, I16, I32, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 
 
 class Vector(types.Type):
     """`lanes` values of one LLVM scalar type in a register."""
 
     def __init__(self, name: str, element: ir.Type, lanes: int):
-        self.ir, self.lanes = ir.VectorType(element, lanes), lanes
+        self.ir, self.element, self.lanes = ir.VectorType(element, lanes), element, lanes
         super().__init__(name=name)
 
 
+class Tile(types.Type):
+    """`count` vectors in one variable: the accumulators of a matrix product."""
+
+    def __init__(self, vector: Vector, count: int):
+        self.ir, self.vector, self.count = ir.ArrayType(vector.ir, count), vector, count
+        super().__init__(name=f"{vector.name}*{count}")
+
+
 @register_model(Vector)
-class VectorModel(models.PrimitiveModel):
-    """A Vector is its LLVM vector, in registers and in memory."""
-
-    def __init__(self, manager, vector):
-        super().__init__(manager, vector, vector.ir)
-
-
-f32x16 = Vector("f32x16", F32, LANES)
-_u16x16, _u32x16 = ir.VectorType(I16, LANES), ir.VectorType(I32, LANES)
+@register_model(Tile)
+class _RegisterModel(models.PrimitiveModel):
+    def __init__(self, manager, value):
+        super().__init__(manager, value, value.ir)
 
 
-def _at(context, builder, array_type, array, byte_offset, pointee):
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(builder.bitcast(data, I8.as_pointer()), [byte_offset]), pointee.as_pointer())
+f32x16, i32x16, u8x64 = Vector("f32x16", F32, 16), Vector("i32x16", I32, 16), Vector("u8x64", I8, 64)
 
 
-def _constant(value: int) -> ir.Constant:
-    return ir.Constant(_u32x16, [value] * LANES)
+def constant(vector: Vector, value: int | float) -> ir.Constant:
+    """`value` in every lane."""
+    return ir.Constant(vector.ir, [value] * vector.lanes)
 
 
-@intrinsic
-def load_f32(_, array, byte_offset):
-    """16 float32 at `byte_offset` of `array`."""
-
-    def lower(context, builder, sig, args):
-        return builder.load(_at(context, builder, sig.args[0], *args, f32x16.ir), align=1)
-
-    return f32x16(array, types.intp), lower
+def splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int = LANES) -> ir.Value:
+    """LLVM's idiom for a broadcast."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
 
 
-@intrinsic
-def load_bf16(_, array, byte_offset):
-    """16 bfloat16 at `byte_offset`, widened: a bfloat16 is the upper half of a float32."""
-
-    def lower(context, builder, sig, args):
-        bits = builder.zext(builder.load(_at(context, builder, sig.args[0], *args, _u16x16), align=1), _u32x16)
-        return builder.bitcast(builder.shl(bits, _constant(16)), f32x16.ir)
-
-    return f32x16(array, types.intp), lower
+def part(builder: ir.IRBuilder, v: ir.Value, first: int, count: int) -> ir.Value:
+    """Lanes first .. first + count of a vector."""
+    return builder.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, count), list(range(first, first + count))))
 
 
-@intrinsic
-def load_f16(_, array, byte_offset):
-    """16 float16 at `byte_offset`, widened by integer operations (LLVM's own widening is a library call on old CPUs).
-
-    The 15 bits below the sign, moved to a float32's place and multiplied by 2^112, are the value, subnormals included;
-    an exponent of all ones (infinity, NaN) keeps its meaning by being set to all ones again.
-    """
-
-    def lower(context, builder, sig, args):
-        bits = builder.zext(builder.load(_at(context, builder, sig.args[0], *args, _u16x16), align=1), _u32x16)
-        magnitude = builder.and_(bits, _constant(0x7FFF))
-        sign = builder.shl(builder.and_(bits, _constant(0x8000)), _constant(16))
-        placed = builder.bitcast(builder.shl(magnitude, _constant(13)), f32x16.ir)
-        scaled = builder.bitcast(builder.fmul(placed, ir.Constant(f32x16.ir, [2.0**112] * LANES)), _u32x16)
-        special = builder.icmp_unsigned(">=", magnitude, _constant(0x7C00))
-        scaled = builder.select(special, builder.or_(scaled, _constant(0x7F800000)), scaled)
-        return builder.bitcast(builder.or_(scaled, sign), f32x16.ir)
-
-    return f32x16(array, types.intp), lower
+def join(builder: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
+    """1, 2, 4 ... vectors side by side."""
+    while len(parts) > 1:
+        lanes = 2 * parts[0].type.count
+        every = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+        parts = [builder.shuffle_vector(low, high, every) for low, high in zip(parts[::2], parts[1::2])]
+    return parts[0]
 
 
-@intrinsic
-def store_f32(_, array, byte_offset, v):
-    """Write 16 float32 at `byte_offset`."""
-
-    def lower(context, builder, sig, args):
-        builder.store(args[2], _at(context, builder, sig.args[0], args[0], args[1], f32x16.ir), align=1)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, f32x16), lower
+def call(builder: ir.IRBuilder, name: str, result: ir.Type, *args: ir.Value) -> ir.Value:
+    """Call the LLVM intrinsic or C function `name`."""
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-@intrinsic
-def splat(_, x):
-    """`x` in every lane."""
+FLOAT_OPERATIONS = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul", operator.truediv: "fdiv"}
+INTEGER_OPERATIONS = {
+    operator.add: "add",
+    operator.sub: "sub",
+    operator.mul: "mul",
+    operator.and_: "and_",
+    operator.or_: "or_",
+    operator.xor: "xor",
+    operator.lshift: "shl",
+    operator.rshift: "lshr",
+}
+IN_PLACE = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
+IN_PLACE |= {operator.iand: operator.and_, operator.ior: operator.or_, operator.ixor: operator.xor}
+
+
+def _define(function, operation: str, vectors: tuple[Vector, ...], scalar: type[types.Type]) -> None:
+    """Teach Numba `function` on (v, v) and (v, scalar) for each of `vectors`."""
+
+    class Operation(AbstractTemplate):
+        def generic(self, args, kws):
+            if len(args) == 2 and args[0] in vectors and (args[1] is args[0] or isinstance(args[1], scalar)):
+                return signature(args[0], *args)
+
+    infer_global(function)(Operation)
 
     def lower(context, builder, sig, args):
-        undefined = ir.Constant(f32x16.ir, ir.Undefined)
-        first = builder.insert_element(undefined, args[0], ir.Constant(I32, 0))
-        return builder.shuffle_vector(first, undefined, ir.Constant(_u32x16, [0] * LANES))
+        left, right = args
+        if sig.args[1] is not sig.args[0]:
+            element = sig.args[0].element
+            kind = types.float32 if element is F32 else types.int64
+            right = context.cast(builder, right, sig.args[1], kind)
+            right = right if element is F32 else builder.trunc(right, element)
+            right = splat(builder, right, sig.args[0].lanes)
+        return getattr(builder, operation)(left, right)
 
-    return f32x16(types.float32), lower
+    for vector in vectors:
+        lower_builtin(function, vector, vector)(lower)
+        lower_builtin(function, vector, scalar)(lower)
+
+
+for _table, _vectors, _scalar in (
+    (FLOAT_OPERATIONS, (f32x16,), types.Float),
+    (INTEGER_OPERATIONS, (i32x16, u8x64), types.Integer),
+):
+    for _function, _operation in _table.items():
+        _define(_function, _operation, _vectors, _scalar)
+    for _function, _same in IN_PLACE.items():
+        if _same in _table:
+            _define(_function, _table[_same], _vectors, _scalar)
 
 
 @intrinsic
-def add(_, a, b):
-    """Lane by lane a + b."""
-    return f32x16(f32x16, f32x16), lambda context, builder, sig, args: builder.fadd(*args)
+def splat_f32(_, x):
+    """x in every lane."""
+    return f32x16(types.float32), lambda context, builder, sig, args: splat(builder, args[0])
 
 
 @intrinsic
-def mul(_, a, b):
-    """Lane by lane a * b."""
-    return f32x16(f32x16, f32x16), lambda context, builder, sig, args: builder.fmul(*args)
+def splat_i32(_, x):
+    """x in every lane."""
+    return i32x16(types.int32), lambda context, builder, sig, args: splat(builder, args[0])
 
 
 @intrinsic
-def reduce_add(_, v):
-    """The sum of the lanes as a tree: lanes 8 apart first, then 4, 2 and 1."""
+def to_f32(_, v):
+    """The float32 nearest to each int32, ties to even."""
+    return f32x16(i32x16), lambda context, builder, sig, args: builder.sitofp(args[0], f32x16.ir)
+
+
+@intrinsic
+def to_i32(_, v):
+    """Each float32, which must be a whole number of int32, as that number."""
+    return i32x16(f32x16), lambda context, builder, sig, args: builder.fptosi(args[0], i32x16.ir)
+
+
+def _reinterpret(source: Vector, target: Vector):
+    @intrinsic
+    def reinterpret(_, v):
+        return target(source), lambda context, builder, sig, args: builder.bitcast(args[0], target.ir)
+
+    return reinterpret
+
+
+as_u8, as_i32 = _reinterpret(i32x16, u8x64), _reinterpret(u8x64, i32x16)
+f32_bits, bits_f32 = _reinterpret(f32x16, i32x16), _reinterpret(i32x16, f32x16)
+
+
+def _unary(name: str):
+    @intrinsic
+    def unary(_, v):
+        return f32x16(f32x16), lambda context, builder, sig, args: call(builder, name, f32x16.ir, args[0])
+
+    return unary
+
+
+round_half_even, absolute = _unary("llvm.rint.v16f32"), _unary("llvm.fabs.v16f32")
+
+
+@intrinsic
+def larger(_, a, b):
+    """Lane by lane a if a > b else b: the twin is np.where(a > b, a, b), so a NaN in `a` gives b."""
+
+    def lower(context, builder, sig, args):
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return f32x16(f32x16, f32x16), lower
+
+
+@intrinsic
+def smaller(_, a, b):
+    """Lane by lane a if a < b else b."""
+
+    def lower(context, builder, sig, args):
+        return builder.select(builder.fcmp_ordered("<", *args), *args)
+
+    return f32x16(f32x16, f32x16), lower
+
+
+def _reduction(combine):
+    """The lanes as a tree: those 8 apart first, then 4, 2 and 1."""
 
     def lower(context, builder, sig, args):
         value = args[0]
         for width in (8, 4, 2, 1):
-            low = ir.Constant(ir.VectorType(I32, width), list(range(width)))
-            high = ir.Constant(ir.VectorType(I32, width), list(range(width, 2 * width)))
-            value = builder.fadd(builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high))
+            lanes = ir.VectorType(I32, width)
+            low = builder.shuffle_vector(value, value, ir.Constant(lanes, list(range(width))))
+            high = builder.shuffle_vector(value, value, ir.Constant(lanes, list(range(width, 2 * width))))
+            value = combine(builder, low, high)
         return builder.extract_element(value, ir.Constant(I32, 0))
 
-    return types.float32(f32x16), lower
+    return lower
 
 
 @intrinsic
-def float_bits(_, x):
-    """The 32 bits of a float32 as uint32."""
-    return types.uint32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], I32)
+def sum_lanes(_, v):
+    """The sum of the lanes, as a tree: lanes 8 apart first, then 4, 2 and 1."""
+    return types.float32(f32x16), _reduction(lambda builder, low, high: builder.fadd(low, high))
 
 
 @intrinsic
-def bits_float(_, x):
-    """The float32 with these 32 bits."""
-    return types.float32(types.uint32), lambda context, builder, sig, args: builder.bitcast(args[0], F32)
+def largest_lane(_, v):
+    """The largest lane."""
+    pick = lambda builder, low, high: builder.select(builder.fcmp_ordered(">", low, high), low, high)
+    return types.float32(f32x16), _reduction(pick)
 
 
 @intrinsic
-def load_u16(_, array, byte_offset):
-    """The little-endian uint16 at `byte_offset`."""
+def smallest_lane(_, v):
+    """The smallest lane."""
+    pick = lambda builder, low, high: builder.select(builder.fcmp_ordered("<", low, high), low, high)
+    return types.float32(f32x16), _reduction(pick)
+
+
+@intrinsic
+def sum_lanes_i32(_, v):
+    """The sum of the lanes."""
+    return types.int32(i32x16), _reduction(lambda builder, low, high: builder.add(low, high))
+
+
+@intrinsic
+def zero_below(_, v, x, limit):
+    """Lane by lane 0 where x < limit, else v."""
 
     def lower(context, builder, sig, args):
-        return builder.load(_at(context, builder, sig.args[0], *args, I16), align=1)
+        v, x, limit = args
+        return builder.select(builder.fcmp_ordered("<", x, splat(builder, limit)), constant(f32x16, 0.0), v)
 
-    return types.uint16(array, types.intp), lower
-
-
-def _dot(lanes: int):
-    """int32 sum of `lanes` products of int8 at two byte offsets; integers, so the order does not matter."""
-    narrow, wide = ir.VectorType(I8, lanes), ir.VectorType(I32, lanes)
-
-    @intrinsic
-    def dot(_, a, a_offset, b, b_offset):
-        def lower(context, builder, sig, args):
-            a_type, _, b_type, _ = sig.args
-            first = builder.load(_at(context, builder, a_type, args[0], args[1], narrow), align=1)
-            second = builder.load(_at(context, builder, b_type, args[2], args[3], narrow), align=1)
-            products = builder.mul(builder.sext(first, wide), builder.sext(second, wide))
-            kind = ir.FunctionType(I32, [wide])
-            name = f"llvm.vector.reduce.add.v{lanes}i32"
-            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [products])
-
-        return types.int32(a, types.intp, b, types.intp), lower
-
-    return dot
+    return f32x16(f32x16, f32x16, types.float32), lower
 
 
-dot_16, dot_32 = _dot(16), _dot(32)
+@intrinsic
+def count_up(_, first):
+    """first, first + 1, ... as float32; exact below 2^24."""
+
+    def lower(context, builder, sig, args):
+        steps = ir.Constant(i32x16.ir, list(range(LANES)))
+        return builder.sitofp(builder.add(splat(builder, builder.trunc(args[0], I32)), steps), f32x16.ir)
+
+    return f32x16(types.int64), lower
+
+
+@intrinsic
+def where_above(_, x, limit, then, other):
+    """Lane by lane `then` where x > limit, else `other`."""
+
+    def lower(context, builder, sig, args):
+        x, limit, then, other = args
+        return builder.select(builder.fcmp_ordered(">", x, splat(builder, limit)), then, other)
+
+    return f32x16(f32x16, types.float32, f32x16, f32x16), lower

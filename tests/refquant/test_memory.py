@@ -44,7 +44,8 @@ def test_the_estimate_is_the_sum_of_the_formulas():
     got = memory.estimate(gguf(), 1000, "f16", batch=10)
     assert got.cache == 1000 * 2 * 2 * (16 + 16) * 2
     assert got.weights == 6800 + 5632 + 256
-    assert got.scratch == 2 * 4 * 10 * (2 * 64 + (4 + 2) * 32 + 2 * 128) + 4 * 100 + 4 * 1000 * 16
+    activations = 2 * 64 + 2 * 64 + 32 + 32 + 64 + 2 * 128 + 128
+    assert got.scratch == 4 * 10 * activations + 3 * 10 * 128 + 128 * (100 + 64) + 4 * 1000 * 16
     assert got.program == 150 * MIB + 900 * 100
     assert got.total == got.weights + got.cache + got.scratch + got.program
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from runtime import jit
+from runtime.kernels.swiglu import encode
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,42 +25,74 @@ def test_the_cache_key_is_stable_and_changes_with_the_environment(monkeypatch):
 def test_the_cache_key_changes_with_any_source_file(tmp_path):
     copy = tmp_path / "runtime"
     (copy / "kernels").mkdir(parents=True)
-    for file in ("jit.py", "kernels/half.py"):
+    (copy / "simd").mkdir()
+    for file in ("jit.py", "kernels/q8_0.py", "simd/tier.py"):
         (copy / file).write_bytes((ROOT / "runtime" / file).read_bytes())
     (copy / "__init__.py").touch()
 
     def key() -> str:
         code = "import runtime.jit; print(runtime.jit.cache_key())"
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-        return done.stdout
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "REFQUANT_CACHE": str(tmp_path / "cache")}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
 
     before = key()
-    (copy / "kernels/half.py").write_text("# another kernel\n")
+    (copy / "kernels/q8_0.py").write_text("# another kernel\n")
     assert key() != before
 
 
-def test_compiled_kernels_land_in_the_chosen_directory_and_are_read_back(tmp_path):
-    code = (
-        "import numpy as np\n"
-        "from runtime.kernels.half import widen\n"
-        "assert widen(np.uint16(0x3C00)) == 1\n"
-        "print(sum(widen.stats.cache_hits.values()), sum(widen.stats.cache_misses.values()))\n"
-    )
-    environment = os.environ | {"REFQUANT_CACHE": str(tmp_path)}
+def run(code: str, **variables: str) -> str:
+    environment = os.environ | variables
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
-    def run() -> str:
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
 
-    assert run() == "0 1"
+SWITCH = """
+from runtime.jit import CACHE
+from runtime.kernels.swiglu import encode
+print(CACHE.name, encode.is_cached, hex(encode.address)[:2], encode.code._cache_hits)
+"""
+
+
+def test_compiled_kernels_are_read_back_and_never_by_another_tier(tmp_path):
+    first = run(SWITCH, REFQUANT_CACHE=str(tmp_path)).split()
+    assert first[1:] == ["False", "0x", "0"]
     assert list(tmp_path.glob("kernels-*/**/*.nbi"))
-    assert run() == "1 0"
+    assert run(SWITCH, REFQUANT_CACHE=str(tmp_path)).split() == [first[0], "True", "0x", "1"]
+    portable = run(SWITCH, REFQUANT_CACHE=str(tmp_path), REFQUANT_SIMD="portable").split()
+    assert portable[0] != first[0]
+    assert portable[1:] == ["False", "0x", "0"]
+    checked = run(SWITCH, REFQUANT_CACHE=str(tmp_path), REFQUANT_CHECKED="1").split()
+    assert checked[0] not in (first[0], portable[0])
+    assert checked[1:] == ["False", "0x", "0"]
+
+
+def test_a_cache_that_cannot_be_written_gives_way_to_a_temporary_one(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    place = run("from runtime.jit import CACHE; print(CACHE)", REFQUANT_CACHE=str(blocked), TMPDIR=str(tmp_path))
+    assert Path(place).is_relative_to(tmp_path / f"refquant-{os.getuid()}")
 
 
 def test_other_users_of_numba_keep_their_cache_directory():
     import numba
 
     before = numba.config.CACHE_DIR
-    jit.kernel(lambda x: x)
+    _ = encode.address
     assert before == numba.config.CACHE_DIR
+
+
+def test_two_processes_share_the_compiling(tmp_path):
+    code = """
+from runtime import compilation
+from runtime.kernels import swiglu, norm
+from runtime.kernels.pack import interleave
+from runtime.step import follow
+wanted, seen = [swiglu.swiglu, swiglu.encode, norm.add_norm, interleave, follow], []
+compilation.prepare(wanted, lambda *call: seen.append(call))
+assert seen[-1] == ("compile", 5, 5) and [call[1] for call in seen] == sorted(call[1] for call in seen)
+print(all("code" in vars(function) for function in wanted))
+"""
+    assert run(code, REFQUANT_CACHE=str(tmp_path)) == "True"
+    assert len(list(tmp_path.glob("kernels-*/compiled/*"))) == 5

@@ -10,8 +10,8 @@ from refquant import gguf
 from refquant.errors import ContextFullError, GGUFError, RangeError, ShapeError
 from refquant.models import Oracle
 from runtime import Model, Session
-from runtime.graph import compile_kernels
-from runtime.kernels import MATMUL, Q8_0, Q8_K, ActivationForm, attention, norm, rope, swiglu
+from runtime.graph import Graph
+from runtime.kernels import PRODUCTS, activations
 
 IDS = np.random.default_rng(7).integers(0, 260, 40)
 
@@ -54,12 +54,12 @@ def test_every_float_type_gives_the_logits_of_the_oracle(tmp_path, types):
         assert model.notices == ()
 
 
-@pytest.mark.parametrize("types", ["Q8_0", "Q4_0", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("types", sorted(name for name, product in PRODUCTS.items() if product.form))
 def test_quantized_models_are_the_oracle_with_activations_rounded_to_8_bits(tmp_path, types):
-    size = {"n_embd": 256, "n_ff": 256} if types.endswith("_K") else {}
+    size = {"n_embd": 256, "n_ff": 256} if gguf.FORMATS[types].values > 32 else {}
     path = write_tiny_model(tmp_path / "m.gguf", arch="llama", types=types, **size)
     with Model.load(path, kv_dtype="f32") as model, gguf.open(path) as file:
-        exact, rounded = Oracle(file).logits(IDS), Oracle(file).logits(IDS, tap=eight_bits(MATMUL[types].form))
+        exact, rounded = Oracle(file).logits(IDS), Oracle(file).logits(IDS, tap=eight_bits(PRODUCTS[types].form))
         got = model.logits(IDS)
         assert model.notices == ()
         # A sum in another order can move an activation across the border between two codes; where that happens early
@@ -70,17 +70,22 @@ def test_quantized_models_are_the_oracle_with_activations_rounded_to_8_bits(tmp_
         assert np.abs(got - exact).max() <= 1.25 * rounding.max()
 
 
-def eight_bits(form: ActivationForm):
+def eight_bits(form: int):
     """What a matmul kernel sees of x."""
+    twin, block = {
+        activations.Q8_0: (activations.q8_0_numpy, 32),
+        activations.Q8_K: (activations.q8_k_numpy, 256),
+    }[form]
 
     def tap(_: str, x: np.ndarray) -> np.ndarray:
-        codes, scale, _ = form.twin(x)
-        return (codes.reshape(len(x), -1, form.block) * scale[..., None]).reshape(x.shape)
+        codes, e, _, _ = twin(x)
+        return (codes.reshape(len(x), -1, block) * e[..., None]).reshape(x.shape)
 
     return tap
 
 
-def test_a_type_without_a_kernel_runs_the_slow_path_and_says_so_once(tmp_path, caplog):
+def test_a_type_without_a_kernel_runs_the_slow_path_and_says_so_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.delitem(PRODUCTS, "Q5_1")
     path = write_tiny_model(tmp_path / "m.gguf", arch="llama", types="Q5_1")
     with Model.load(path, kv_dtype="f32") as model, gguf.open(path) as file:
         np.testing.assert_allclose(model.logits(IDS), Oracle(file).logits(IDS), rtol=0, atol=1e-3)
@@ -104,21 +109,14 @@ def test_logits_do_not_depend_on_threads_or_on_how_the_prompt_is_cut(tmp_path):
 
 def test_nothing_is_compiled_after_loading(tmp_path):
     path = write_tiny_model(tmp_path / "m.gguf", arch="qwen3", types="Q8_0")
-    functions = [
-        norm.rms_norm,
-        rope.rotate,
-        swiglu.swiglu,
-        attention.append,
-        attention.attend,
-        Q8_0.kernel,
-        Q8_K.kernel,
-    ]
-    functions += [matmul.kernel for matmul in MATMUL.values()]
     with Model.load(path) as model:
-        before = [len(f.signatures) for f in functions]
+        needed = Graph.kernels(model.config, model.weights, "f16")
+        assert all("code" in vars(function) for function in needed)
+        before = {name for name, product in PRODUCTS.items() if "code" in vars(product.matvec)}
         model.logits(IDS)
         list(model.generate(IDS[:3], 4))
-        assert [len(f.signatures) for f in functions] == before
+        assert all("code" in vars(f) for program in model._graph._programs for f in program.kernels)
+        assert {name for name, product in PRODUCTS.items() if "code" in vars(product.matvec)} == before
 
 
 def test_progress_names_stages_and_ends_at_the_total(tmp_path):
@@ -131,7 +129,6 @@ def test_progress_names_stages_and_ends_at_the_total(tmp_path):
         Session(model).prefill(IDS, lambda *call: seen.append(call))
         assert seen[-1] == ("prompt", 40, 40)
         assert [done for _, done, _ in seen] == sorted({done for _, done, _ in seen})
-        compile_kernels(model.config, model.weights, "f16")
 
 
 @pytest.mark.parametrize(

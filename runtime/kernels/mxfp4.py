@@ -1,0 +1,94 @@
+"""y = W x with W in MXFP4 and x in Q8_0: w = DOUBLED[code] * 2^(E - 128), DOUBLED twice the four-bit floats E2M1.
+
+    y[t, r] = sum_b float32(sum_i DOUBLED[q[r,b,i]] * p[t,b,i]) * (d[r,b] * e[t,b])        d = 2^(E - 128)
+
+The inner sum is int32 and exact (|.| <= 32 * 12 * 127); the outer one is float32, b ascending from 0, product then sum.
+d is exact for every E in 0..255; it is subnormal for E < 2.
+
+File     a block of 17 bytes: E, qs[16]; the low nibble of qs[j] is code j, the high one code j + 16.
+Packed   32 rows side by side: 32 E, then for c in 0..3 the bytes qs[4c:4c+4] of 32 rows.
+"""
+
+import numpy as np
+
+from refquant.gguf import FORMATS
+from runtime.jit import inlined, kernel, unpacker
+from runtime.kernels.gemm import PANEL, D
+from runtime.simd.dot import dot_narrow
+from runtime.simd.lookup import lookup_16
+from runtime.simd.memory import (
+    broadcast_4,
+    broadcast_f32,
+    buffer,
+    integer,
+    load_i32,
+    load_u8x16,
+    load_u8x64,
+    store_f32x16,
+    store_u8x64,
+)
+from runtime.simd.vectors import bits_f32, larger, splat_f32, splat_i32, to_f32
+
+FIELDS = ((1, 1), (4, 4))  # (bytes, times) of what is interleaved, in file order
+BLOCK = 32 * 17
+BIAS = 12
+DOUBLED = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+RAISED = tuple(level + BIAS for level in DOUBLED)
+
+
+@inlined
+def power(exponent):
+    """2^(E - 128): the larger of the floats with the bits (E - 1) << 23, right from E = 2 on, and (E + 1) << 21."""
+    return larger(bits_f32((exponent << 23) - (1 << 23)), bits_f32((exponent << 21) + (1 << 21)))
+
+
+@kernel
+def matvec(args, tokens, start, thread, lo, hi):
+    """One token. Record as in runtime.kernels.gemm; a unit is a group of 32 rows."""
+    w, codes, e, sums, y = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4)
+    blocks = integer(args, 32) // 32
+    zero = splat_i32(np.int32(0))
+    for group in range(lo, hi):
+        first, second = splat_f32(np.float32(0)), splat_f32(np.float32(0))
+        for b in range(blocks):
+            at = (group * blocks + b) * BLOCK
+            low_0 = low_1 = splat_i32(np.int32(-BIAS) * load_i32(sums, b * 4))
+            high_0, high_1 = zero, zero
+            for c in range(4):
+                left, right = load_u8x64(w, at + 32 + c * 128), load_u8x64(w, at + 96 + c * 128)
+                x, z = broadcast_4(codes, b * 32 + c * 4), broadcast_4(codes, b * 32 + 16 + c * 4)
+                low_0 = dot_narrow(low_0, lookup_16(RAISED, left & 15), x)
+                low_1 = dot_narrow(low_1, lookup_16(RAISED, right & 15), x)
+                high_0 = dot_narrow(high_0, lookup_16(RAISED, left >> 4), z)
+                high_1 = dot_narrow(high_1, lookup_16(RAISED, right >> 4), z)
+            scale = broadcast_f32(e, b * 4)
+            first += to_f32(low_0 + high_0) * (power(load_u8x16(w, at)) * scale)
+            second += to_f32(low_1 + high_1) * (power(load_u8x16(w, at + 16)) * scale)
+        store_f32x16(y, group * 128, first)
+        store_f32x16(y, group * 128 + 64, second)
+
+
+@unpacker
+def unpack(args, thread, group, first, count):
+    """Doubled values stand 12 too high."""
+    w, panels = buffer(args, 0), buffer(args, 5)
+    blocks, panel = integer(args, 32) // 32, thread * PANEL
+    for b in range(count):
+        at, u = (group * blocks + first + b) * BLOCK, panel + b * 1024
+        store_f32x16(panels, panel + D + b * 256, power(load_u8x16(w, at)))
+        store_f32x16(panels, panel + D + b * 256 + 64, power(load_u8x16(w, at + 16)))
+        for c in range(0, 512, 64):
+            v = load_u8x64(w, at + 32 + c)
+            store_u8x64(panels, u + c, lookup_16(RAISED, v & 15))
+            store_u8x64(panels, u + 512 + c, lookup_16(RAISED, v >> 4))
+
+
+def matmul_numpy(w: np.ndarray, codes: np.ndarray, e: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """The twin of both: from the bytes of the file (rows, n / 32 * 17), for all tokens."""
+    blocks = w.view(FORMATS["MXFP4"].layout)  # (rows, n / 32)
+    q = np.array(DOUBLED, np.int32)[np.concatenate([blocks["qs"] & 15, blocks["qs"] >> 4], axis=-1)]
+    p = codes.reshape(len(codes), 1, -1, 32).astype(np.int32)
+    dots = (q * p).sum(axis=-1, dtype=np.int32).astype(np.float32)
+    d = np.ldexp(np.float32(1), blocks["e"].astype(np.int32) - 128)
+    terms = dots * (d * e[:, None])
+    return np.add.accumulate(terms, axis=-1)[..., -1] + np.float32(0)  # a sum from +0 on is never -0
