@@ -6,8 +6,8 @@
     scratch    4 * batch * (2 n_embd + 2 q + k + v + o + 2 n_ff + widest) + 3 * batch * widest
                + 128 (n_vocab + n_embd) + 4 n_ctx rope_dim
                activations of one batch of the prompt as float32 (q, k, v, o: the widths of queries, keys, values and
-               of all heads' values; widest: the largest of n_embd, n_ff and o), the widest once more in two 8-bit forms;
-               32 rows of logits; sin and cos of every position
+               of all heads' values; widest: the largest of n_embd, n_ff and o), the widest once more in two 8-bit
+               forms; 32 rows of logits; sin and cos of every position
     program    150 MiB + 900 n_vocab
                interpreter, Numba and compiled kernels; the vocabulary with the tokenizer built of it (measured, Linux)
     total      weights + cache + scratch + program

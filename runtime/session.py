@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from runtime.model import Model
 
 Progress = Callable[[str, int, int], None]
-SLICE_SECONDS = 0.15  # a prompt is read in slices of about this length, so that Ctrl-C acts and progress is seen
-MAX_SLICE = 512
+SLICE_SECONDS = 1.5  # a prompt is read in slices of about this length, so that progress is seen
+FIRST_SLICE, MAX_SLICE = 128, 512
 
 
 class Session:
@@ -28,7 +28,7 @@ class Session:
             raise RangeError(f"Session: n_ctx = {self.n_ctx}, expected 1..{model.n_ctx}, the context of the model")
         self.cache = KVCache(model.config, self.n_ctx, model.kv_dtype)
         self.tokens: list[int] = []
-        self._slice = 16
+        self._slice = FIRST_SLICE
 
     @property
     def position(self) -> int:

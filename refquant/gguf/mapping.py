@@ -52,7 +52,7 @@ class Mapping:
         return np.ndarray(shape, dtype, self.buffer, offset)
 
     def release(self, offset: int, nbytes: int) -> None:
-        """Let the system take back the whole pages inside `offset .. offset + nbytes`; reading them again brings them."""
+        """Let the system take back the whole pages of `offset .. offset + nbytes`; reading them brings them back."""
         first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (offset + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
         if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
