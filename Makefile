@@ -1,6 +1,7 @@
 # make chat       chat with the bundled model; MODEL=file.gguf takes another, ARGS="--temp 0" passes options on
 # make test       run the tests; ARGS="-k nf4" passes options on
 # make lint       check style and the arrows between the packages
+# make bench      measure against llama.cpp; ARGS="--llama-python PATH --types Q4_0" passes options on (hours without)
 # make readme     bring the tables of README.md up to date
 # make clean      remove everything that was made here
 #
@@ -25,6 +26,9 @@ lint: $(VENV)/test.stamp
 	$(RUN) -m ruff format --check
 	$(RUN) -m pytest tests/test_architecture.py
 
+bench: $(VENV)/chat.stamp
+	$(RUN) -m benchmarks.against_llama_cpp $(ARGS)
+
 readme: $(VENV)/test.stamp
 	@PYTHONPATH=. $(VENV)/bin/python tests/readme.py
 
@@ -44,4 +48,4 @@ $(VENV)/bin/pip:
 	@$(PYTHON) -m venv --clear $(VENV) </dev/null >&2 \
 	  || { rm -rf $(VENV); echo "No virtual environment: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help chat test lint readme clean
+.PHONY: help chat test lint bench readme clean

@@ -13,6 +13,7 @@ of its own, so generators may be mixed freely. Models share nothing.
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +48,10 @@ class Model:
     ):
         self.gguf, self.config, self.n_ctx, self.kv_dtype = file, config, n_ctx, kv_dtype
         warnings = check_tensors(file, config)
-        self.tokenizer = Tokenizer.from_gguf(file)
-        self.weights = weights.load(file, config, crew.threads, progress)
+        with ThreadPoolExecutor(1) as aside:  # a large vocabulary takes as long as packing, which needs no GIL
+            tokenizer = aside.submit(Tokenizer.from_gguf, file)
+            self.weights = weights.load(file, config, crew.threads, progress)
+            self.tokenizer = tokenizer.result()
         self.notices = (*warnings, *self.weights.notices)
         angles = rope.table(rope.inv_freq(config, self.weights.rope_freqs), np.arange(n_ctx), rope.mscale(config))
         prepare([lead, follow, *Graph.kernels(config, self.weights, kv_dtype)], progress)
