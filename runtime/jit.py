@@ -21,6 +21,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cached_property
@@ -73,6 +74,9 @@ def writable(directory: Path) -> Path:
 
 
 CACHE = writable(user_cache_directory() / f"kernels-{cache_key()}")
+
+
+_made: Counter[str] = Counter()
 
 
 @contextmanager
@@ -141,5 +145,15 @@ def entry(arity: int) -> Callable[[Callable], Compiled]:
 
 
 def inlined(function: Callable) -> Callable:
-    """A function that kernels call; compiled into each of them."""
+    """A function that kernels call; compiled into each of them.
+
+    Those that a factory makes get a number each. Numba names machine code by the qualified name and by a count that
+    starts anew in every process: without the number, code that two processes wrote to the cache could bear one name
+    for two functions, and the linker would call the one that was loaded first. Modules are imported in one order, so
+    a number means the same function everywhere.
+    """
+    name = f"{function.__module__}.{function.__qualname__}"
+    if "<locals>" in name:
+        function.__qualname__ += f".{_made[name]}"
+        _made[name] += 1
     return numba.njit(nogil=True)(function)

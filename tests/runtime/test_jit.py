@@ -96,3 +96,28 @@ print(all("code" in vars(function) for function in wanted))
 """
     assert run(code, REFQUANT_CACHE=str(tmp_path)) == "True"
     assert len(list(tmp_path.glob("kernels-*/compiled/*"))) == 5
+
+
+def test_functions_of_a_factory_have_names_of_their_own():
+    def factory(step: int):
+        @jit.inlined
+        def add(x):
+            return x + step
+
+        return add
+
+    first, second = factory(1), factory(2)
+    assert first.py_func.__qualname__ != second.py_func.__qualname__
+    assert (first(1), second(1)) == (2, 3)
+
+
+def test_code_from_several_processes_does_not_mix(tmp_path):
+    """Each process starts its count of functions anew: two compile one kernel each, a third runs both."""
+    for name in ("attend_cuts_f32", "attend_cuts_f16"):
+        code = f"from runtime.kernels import attention; attention.{name}.address"
+        run(code, REFQUANT_CACHE=str(tmp_path))
+    tests = Path(__file__).with_name("test_attention.py")
+    command = [sys.executable, "-m", "pytest", "-q", str(tests), "-k", "0-1 or 700-1", "-p", "no:cacheprovider"]
+    environment = os.environ | {"REFQUANT_CACHE": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
