@@ -2,6 +2,7 @@
 # make test       run the tests; ARGS="-k nf4" passes options on
 # make lint       check style and the arrows between the packages
 # make bench      measure against llama.cpp; ARGS="--llama-python PATH --types Q4_0" passes options on (hours without)
+# make encoders-full   all encoders against ggml's own code; REFQUANT_GGML_BASE names its library
 # make readme     bring the tables of README.md up to date
 # make clean      remove everything that was made here
 #
@@ -29,6 +30,9 @@ lint: $(VENV)/test.stamp
 bench: $(VENV)/chat.stamp
 	$(RUN) -m benchmarks.against_llama_cpp $(ARGS)
 
+encoders-full: $(VENV)/test.stamp
+	@PYTHONPATH=.:tests $(VENV)/bin/python tests/encoder_sweep.py
+
 readme: $(VENV)/test.stamp
 	@PYTHONPATH=. $(VENV)/bin/python tests/readme.py
 
@@ -48,4 +52,4 @@ $(VENV)/bin/pip:
 	@$(PYTHON) -m venv --clear $(VENV) </dev/null >&2 \
 	  || { rm -rf $(VENV); echo "No virtual environment: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help chat test lint bench readme clean
+.PHONY: help chat test lint bench encoders-full readme clean

@@ -198,8 +198,8 @@ class Graph:
         if product.form:
             form = s.forms[product.form]
             sums = form.halves if product.halves else form.sums
-            buffers = [linear.packed, form.codes, form.e, sums, y, s.panels]
-            numbers = [linear.n, stride, product.unpack if many else 0, product.bias, 0]
+            buffers = [linear.packed, form.codes, form.e, sums, y, s.panels, product.tables]
+            numbers = [linear.n, stride, product.unpack, product.bias, 0]
         else:
             buffers = [linear.packed, x, None, None, y, None]
             numbers = [linear.n, stride, 0, 0, padded(linear.n) * 4]

@@ -1,126 +1,184 @@
-"""Y = W X for a prompt and the types with super-blocks of 256 columns (K- and I-quants), x in Q8_K.
+"""Y = W X for a prompt and the types with super-blocks of 256 columns (K- and I-quants, TQ), x in Q8_K.
 
     y[t, r] = sum_k float32(sum_j sc[r,k,j] * D[t,r,k,j]) * (d[r,k] * e[t,k])
                   [ - float32(sum_j m[r,k,j] * S[t,k,j]) * (dmin[r,k] * e[t,k]) ]
 
-j runs over the sub-blocks of 32 or 16 columns, D is the sum of (u - bias) * p over one, S that of p; these integers
-are exact. k ascends from 0; the first term is added, then the second taken away. Otherwise this is
-runtime.kernels.gemm: 32 rows, six tokens, and a panel that an unpacker fills with two super-blocks at a time.
+j runs over the sub-blocks of 32 or 16 columns, D is the sum of u * p over one, S that of p; these integers are exact.
+k ascends from 0; the first term is added, then the second taken away. Otherwise this is runtime.kernels.gemm: 32 rows,
+six tokens, and a panel that an unpacker fills with two super-blocks at a time. Where sc * u fits a byte the unpacker
+multiplies them (folded), and the columns of a super-block make one sum.
 
-Panel    u: [block of 32 columns: 16][4 columns: 8][row 32][4] uint8    16 KB at 0
-         sc, m: [block 16][half 2][row 32] int32                        4 KB each at SC and M (half: two for 32 columns)
-         d, dmin: [super-block 2][row 32] float32                       256 bytes each at D and DMIN
-Record   as in runtime.kernels.gemm; sums are of 16 columns where sub-blocks are
+Codes of types with a minimum are unsigned, the others signed; what the product of signed codes adds (EXCESS of
+runtime.simd.signed) is taken off through `START`, once for all tokens. The minimums of two sub-blocks, as int16, meet
+their two sums in one instruction.
+
+Panel    u: [super-block 2][4 columns: 64][row 32][4] bytes               16 KB at 0
+         sc: [super-block 2][sub-block][row 32] int32                     at SC
+         m: [super-block 2][pair of sub-blocks][row 32][2] int16          at M
+         start: [super-block 2][row 32] int32                             at START, filled here
+         d, dmin: [super-block 2][row 32] float32                         at D and DMIN
+Record   as in runtime.kernels.gemm; sums are of 16 columns where minimums are
 """
+
+import numpy as np
 
 from runtime.jit import inlined, kernel
 from runtime.kernels.gemm import PANEL, SLAB, TOKENS
-from runtime.simd.memory import buffer, integer
+from runtime.simd.dot import dot_narrow
+from runtime.simd.memory import buffer, integer, load_i32x16, load_u8x64, store_i32x16
+from runtime.simd.signed import ANY, SMALL
 from runtime.simd.threads import call_unpack
 from runtime.simd.tiles import tile_operations
+from runtime.simd.vectors import as_u8, splat_i32
 
-SC, M = SLAB * 1024, SLAB * 1024 + SLAB * 256
-D, DMIN = M + SLAB * 256, M + SLAB * 256 + 256
+SC = SLAB * 1024
+M = SC + 4096
+START = M + 2048
+D, DMIN = START + 256, START + 512
 assert PANEL >= DMIN + 256
 
 
-def _tile(tokens: int, wide: bool, halves: bool, minimum: bool):
+def _tile(tokens: int, columns: int, minimum: int, kind: str):
+    """The product of one panel with `tokens` tokens, added to y: a scale for `columns`, a minimum for `minimum`."""
     ops = tile_operations(tokens)
     zeros, load, store, scaled, lowered, nothing = ops.zeros, ops.load, ops.store, ops.scaled, ops.lowered, ops.nothing
-    start, start_wide, outer, outer_wide = ops.start, ops.start_wide, ops.outer, ops.outer_wide
-    weighted, weighted_sums = ops.weighted, ops.weighted_sums
+    outer, weighted, outer_pairs, alike = getattr(ops, kind), ops.weighted, ops.outer_pairs, ops.alike
+    parts, words, pairs = 256 // columns, columns // 4, 128 // minimum if minimum else 0
 
     @inlined
-    def tile(codes, e, sums, y, panels, panel, at, stride, n, t, first, count, bias):
-        blocks, supers = n // 32, n // 256
+    def tile(codes, e, sums, y, panels, panel, at, stride, n, t, first, count):
         acc = load(y, at, stride) if first else zeros()
         for k in range(count // 8):
-            plus, minus = nothing(), nothing()
-            for b in range(8):
-                block = k * 8 + b
-                x, to = t * n + (first + block) * 32, (t * blocks + first + block) * 4
-                u, here = panel + block * 1024, panel + block * 256
-                if halves:
-                    for h in range(2):
-                        by = to * 2 + h * 4
-                        dots = start(sums, by, blocks * 8, bias)
-                        for c in range(4):
-                            dots = outer(dots, panels, u + h * 512 + c * 128, codes, x + h * 16 + c * 4, n)
-                        plus = weighted(plus, dots, panels, here + SC + h * 128)
-                        if minimum:
-                            minus = weighted_sums(minus, panels, here + M + h * 128, sums, by, blocks * 8)
-                elif wide:
-                    dots = start_wide(sums, to, blocks * 4)
-                    for c in range(8):
-                        dots = outer_wide(dots, panels, u + c * 128, codes, x + c * 4, n)
-                    plus = weighted(plus, dots, panels, here + SC)
-                else:
-                    dots = start(sums, to, blocks * 4, bias)
-                    for c in range(8):
+            u, x, to = panel + k * 8192, t * n + first * 32 + k * 256, (t * n // 256 + first // 8 + k) * 4
+            plus = nothing() if minimum else alike(panels, panel + START + k * 128)
+            if parts == 1:
+                for c in range(64):
+                    plus = outer(plus, panels, u + c * 128, codes, x + c * 4, n)
+            else:
+                for j in range(parts):
+                    dots = nothing()
+                    for c in range(j * words, (j + 1) * words):
                         dots = outer(dots, panels, u + c * 128, codes, x + c * 4, n)
-                    plus = weighted(plus, dots, panels, here + SC)
-                    if minimum:
-                        minus = weighted_sums(minus, panels, here + M, sums, to, blocks * 4)
-            to = (t * supers + first // 8 + k) * 4
-            acc = scaled(acc, plus, panels, panel + D + k * 128, e, to, supers * 4)
+                    plus = weighted(plus, dots, panels, panel + SC + (k * parts + j) * 128)
+            acc = scaled(acc, plus, panels, panel + D + k * 128, e, to, n // 256 * 4)
             if minimum:
-                acc = lowered(acc, minus, panels, panel + DMIN + k * 128, e, to, supers * 4)
+                minus, by = nothing(), x // minimum * 4
+                for i in range(pairs):
+                    m = panel + M + (k * pairs + i) * 128
+                    minus = outer_pairs(minus, panels, m, sums, by + i * 8, n // minimum * 4)
+                acc = lowered(acc, minus, panels, panel + DMIN + k * 128, e, to, n // 256 * 4)
         store(y, at, stride, acc)
 
     return tile
 
 
-def _product(wide: bool = False, halves: bool = False, minimum: bool = False):
-    many, one = _tile(TOKENS, wide, halves, minimum), _tile(1, wide, halves, minimum)
+def _begin(columns: int, excess: int):
+    """What takes the excess off: start = -excess * sum_j sc[j] * (sum of u), for each row."""
+    parts, words = 256 // columns, columns // 4
+
+    @inlined
+    def begin(panels, panel, supers):
+        ones, zero = as_u8(splat_i32(0x01010101)), splat_i32(0)
+        for k in range(supers):
+            for g in range(0, 128, 64):
+                total = zero
+                for j in range(parts):
+                    whole = zero
+                    for c in range(j * words, (j + 1) * words):
+                        whole = dot_narrow(whole, ones, load_u8x64(panels, panel + k * 8192 + c * 128 + g))
+                    if parts > 1:
+                        whole *= load_i32x16(panels, panel + SC + (k * parts + j) * 128 + g)
+                    total += whole
+                store_i32x16(panels, panel + START + k * 128 + g, total * -excess)
+
+    return begin
+
+
+def _product(columns: int, minimum: int, kind: str, excess: int = 0):
+    many, one = _tile(TOKENS, columns, minimum, kind), _tile(1, columns, minimum, kind)
+    begin = _begin(columns, excess)
 
     @inlined
     def product(args, tokens, thread, lo, hi):
         codes, e, sums, y, panels = buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4), buffer(args, 5)
-        n, stride, unpack, bias = integer(args, 32), integer(args, 33), integer(args, 34), integer(args, 35)
-        panel = thread * PANEL
+        n, stride, unpack, panel = integer(args, 32), integer(args, 33), integer(args, 34), thread * PANEL
         for group in range(lo, hi):
             for first in range(0, n // 32, SLAB):
                 count, t = min(SLAB, n // 32 - first), 0
                 call_unpack(unpack, args, thread, group, first, count)
+                if not minimum:
+                    begin(panels, panel, count // 8)
                 while t + TOKENS <= tokens:
-                    many(codes, e, sums, y, panels, panel, t * stride + group * 128, stride, n, t, first, count, bias)
+                    many(codes, e, sums, y, panels, panel, t * stride + group * 128, stride, n, t, first, count)
                     t += TOKENS
                 while t < tokens:
-                    one(codes, e, sums, y, panels, panel, t * stride + group * 128, stride, n, t, first, count, bias)
+                    one(codes, e, sums, y, panels, panel, t * stride + group * 128, stride, n, t, first, count)
                     t += 1
 
     return product
 
 
-_plain, _wide, _minimum = _product(), _product(wide=True), _product(minimum=True)
-_halves, _halves_minimum = _product(halves=True), _product(halves=True, minimum=True)
-
-
-@kernel
-def gemm_plain(args, tokens, start, thread, lo, hi):
-    """Codes below 128, a scale for 32 columns."""
-    _plain(args, tokens, thread, lo, hi)
-
-
-@kernel
-def gemm_wide(args, tokens, start, thread, lo, hi):
-    """Codes that stand 128 too high, a scale for 32 columns."""
-    _wide(args, tokens, thread, lo, hi)
+_minimum, _folded_minimum = _product(32, 32, "outer"), _product(256, 16, "outer")
+_signed, _signed_folded = _product(32, 0, "outer_any", ANY.excess), _product(256, 0, "outer_any", ANY.excess)
+_signed_halves = _product(16, 0, "outer_small", SMALL.excess)
 
 
 @kernel
 def gemm_minimum(args, tokens, start, thread, lo, hi):
-    """Codes below 128, a scale and a minimum for 32 columns."""
+    """Codes of 0..127, a scale and a minimum for 32 columns."""
     _minimum(args, tokens, thread, lo, hi)
 
 
 @kernel
-def gemm_halves(args, tokens, start, thread, lo, hi):
-    """Codes below 128, a scale for 16 columns; sums are of 16 columns."""
-    _halves(args, tokens, thread, lo, hi)
+def gemm_folded_minimum(args, tokens, start, thread, lo, hi):
+    """Codes times scales, of 0..127; a minimum for 16 columns."""
+    _folded_minimum(args, tokens, thread, lo, hi)
 
 
 @kernel
-def gemm_halves_minimum(args, tokens, start, thread, lo, hi):
-    """Codes below 128, a scale and a minimum for 16 columns; sums are of 16 columns."""
-    _halves_minimum(args, tokens, thread, lo, hi)
+def gemm_signed(args, tokens, start, thread, lo, hi):
+    """Codes of -128..127, a scale for 32 columns."""
+    _signed(args, tokens, thread, lo, hi)
+
+
+@kernel
+def gemm_signed_halves(args, tokens, start, thread, lo, hi):
+    """Codes of -64..64, a scale for 16 columns."""
+    _signed_halves(args, tokens, thread, lo, hi)
+
+
+@kernel
+def gemm_signed_folded(args, tokens, start, thread, lo, hi):
+    """Codes times scales, of -128..127."""
+    _signed_folded(args, tokens, thread, lo, hi)
+
+
+def signed_numpy(q: np.ndarray, sc: np.ndarray, d: np.ndarray, codes: np.ndarray, e: np.ndarray) -> np.ndarray:
+    """The twin for types without a minimum: q (rows, super-blocks, sub-blocks, columns), sc (rows, super-blocks,
+    sub-blocks) of any integer type, d (rows, super-blocks) float32, codes (tokens, n), e (tokens, n / 256)."""
+    plus = _weighted_dots(q, sc, codes) * (d * e[:, None])
+    return np.add.accumulate(plus, axis=-1)[..., -1] + np.float32(0)  # a sum from +0 on is never -0
+
+
+def minimum_numpy(
+    q: np.ndarray,
+    sc: np.ndarray,
+    m: np.ndarray,
+    d: np.ndarray,
+    dmin: np.ndarray,
+    codes: np.ndarray,
+    e: np.ndarray,
+    sums: np.ndarray,
+) -> np.ndarray:
+    """The twin for types with one: m and dmin as sc and d, sums (tokens, n / columns of a sub-block)."""
+    plus = _weighted_dots(q, sc, codes) * (d * e[:, None])
+    minus = (m.astype(np.int32) * sums.reshape(len(codes), 1, *m.shape[1:])).sum(axis=-1, dtype=np.int32)
+    minus = minus.astype(np.float32) * (dmin * e[:, None])
+    terms = np.stack([plus, -minus], axis=-1).reshape(len(codes), len(q), -1)
+    return np.add.accumulate(terms, axis=-1)[..., -1] + np.float32(0)  # a sum from +0 on is never -0
+
+
+def _weighted_dots(q: np.ndarray, sc: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    p = codes.reshape(len(codes), 1, *q.shape[1:]).astype(np.int32)
+    dots = (q.astype(np.int32) * p).sum(axis=-1, dtype=np.int32)
+    return (sc.astype(np.int32) * dots).sum(axis=-1, dtype=np.int32).astype(np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
-from runtime.kernels.gemm_super import DMIN, SC, D, M
+from runtime.kernels.gemm_super import DMIN, SC, D, M, minimum_numpy
 from runtime.simd.dot import dot_narrow
 from runtime.simd.memory import (
     broadcast_4,
@@ -100,11 +100,13 @@ def unpack(args, thread, group, first, count):
         for half in range(2):
             store_f32x16(panels, panel + D + k * 128 + half * 64, load_f16x16(w, at + half * 32))
             store_f32x16(panels, panel + DMIN + k * 128 + half * 64, load_f16x16(w, at + 64 + half * 32))
-            for j in range(8):
-                sc, m = scale_and_minimum(w, at + SCALES + half * 16, j)
-                here = panel + (k * 8 + j) * 256 + half * 64
-                store_i32x16(panels, here + SC, sc)
-                store_i32x16(panels, here + M, m)
+            for i in range(4):
+                sc, m = scale_and_minimum(w, at + SCALES + half * 16, 2 * i)
+                next_sc, next_m = scale_and_minimum(w, at + SCALES + half * 16, 2 * i + 1)
+                here = panel + SC + (k * 8 + 2 * i) * 128 + half * 64
+                store_i32x16(panels, here, sc)
+                store_i32x16(panels, here + 128, next_sc)
+                store_i32x16(panels, panel + M + (k * 4 + i) * 128 + half * 64, m | next_m << 16)
         for pair in range(4):
             u = panel + (k * 8 + pair * 2) * 1024
             for c in range(0, 1024, 64):
@@ -113,19 +115,17 @@ def unpack(args, thread, group, first, count):
                 store_u8x64(panels, u + 1024 + c, v >> 4)
 
 
-def matmul_numpy(w: np.ndarray, codes: np.ndarray, scale: np.ndarray, sums: np.ndarray) -> np.ndarray:
+def scales_and_minimums_numpy(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., 12) bytes -> sc and m, (..., 8) each."""
+    low, middle, high = (packed[..., i : i + 4] for i in (0, 4, 8))
+    sc = np.concatenate([low & 63, (high & 15) | (low >> 6) << 4], axis=-1)
+    return sc, np.concatenate([middle & 63, (high >> 4) | (middle >> 6) << 4], axis=-1)
+
+
+def matmul_numpy(w: np.ndarray, codes: np.ndarray, e: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """The twin of both: from the bytes of the file (rows, n / 256 * 144), for all tokens."""
     blocks = w.view(FORMATS["Q4_K"].layout)  # (rows, n / 256)
-    rows, tokens = len(w), len(codes)
-    low, middle, high = (blocks["scales"][..., i : i + 4] for i in (0, 4, 8))
-    sc = np.concatenate([low & 63, (high & 15) | (low >> 6) << 4], axis=-1).astype(np.int32)
-    m = np.concatenate([middle & 63, (high >> 4) | (middle >> 6) << 4], axis=-1).astype(np.int32)
-    pairs = blocks["qs"].reshape(rows, -1, 4, 1, 32)
-    q = np.concatenate([pairs & 15, pairs >> 4], axis=3).reshape(rows, -1, 8, 32).astype(np.int32)
-    dots = (q * codes.reshape(tokens, 1, -1, 8, 32).astype(np.int32)).sum(axis=-1, dtype=np.int32)
-    plus = (sc * dots).sum(axis=-1, dtype=np.int32).astype(np.float32)
-    minus = (m * sums.reshape(tokens, 1, -1, 8)).sum(axis=-1, dtype=np.int32).astype(np.float32)
-    plus *= blocks["d"].astype(np.float32) * scale[:, None]
-    minus *= blocks["dmin"].astype(np.float32) * scale[:, None]
-    terms = np.stack([plus, -minus], axis=-1).reshape(tokens, rows, -1)
-    return np.add.accumulate(terms, axis=-1)[..., -1] + np.float32(0)  # a sum from +0 on is never -0
+    pairs = blocks["qs"].reshape(*blocks.shape, 4, 1, 32)
+    q = np.concatenate([pairs & 15, pairs >> 4], axis=3).reshape(*blocks.shape, 8, 32)
+    sc, m = scales_and_minimums_numpy(blocks["scales"])
+    return minimum_numpy(q, sc, m, blocks["d"].astype(np.float32), blocks["dmin"].astype(np.float32), codes, e, sums)

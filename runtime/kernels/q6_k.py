@@ -19,16 +19,14 @@ import numpy as np
 from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
-from runtime.kernels.gemm_super import SC, D
-from runtime.simd.dot import dot_narrow
+from runtime.kernels.gemm_super import SC, D, signed_numpy
+from runtime.kernels.runs import dots_of_runs
 from runtime.simd.memory import (
-    broadcast_4,
     broadcast_f32,
     buffer,
     integer,
     load_f16x16,
     load_i8x16,
-    load_i32,
     load_u8x64,
     store_f32x16,
     store_i32x16,
@@ -39,12 +37,13 @@ from runtime.simd.vectors import splat_f32, splat_i32, to_f32
 FIELDS = ((4, 32), (4, 16), (1, 16), (2, 1))
 BLOCK = 32 * 210
 HIGH, SCALES, SCALE = 4096, 4096 + 2048, 4096 + 2048 + 512  # bytes of a packed super-block
-BIAS = 32
 
 
 @inlined
-def four_codes(low, next_low, high):
-    """The codes of values l, l + 32, l + 64 and l + 96 from ql[l], ql[32 + l] and qh[l]."""
+def four_codes(w, at, i):
+    """0..63: what runtime.kernels.runs asks for."""
+    here = at + (i // 8 * 16 + i % 8) * 128
+    low, next_low, high = load_u8x64(w, here), load_u8x64(w, here + 1024), load_u8x64(w, at + HIGH + i * 128)
     return (
         (low & 15) | (high & 3) << 4,
         (next_low & 15) | (high & 12) << 2,
@@ -53,45 +52,33 @@ def four_codes(low, next_low, high):
     )
 
 
+dots = dots_of_runs(four_codes, 32)
+
+
 @inlined
-def whole(w, at, scales, codes, halves, k):
-    """The integer of super-block k for 16 rows; `at` is the byte of their first ql, `scales` that of their first sc."""
-    total = splat_i32(np.int32(0))
-    for quarter in range(4):  # 16 values of each of the four runs of 32 of a half
-        half, part = quarter // 2, quarter % 2
-        j, x = half * 8 + part, k * 256 + half * 128 + part * 16
-        by = (k * 16 + j) * 4
-        one, two = splat_i32(load_i32(halves, by) * np.int32(-32)), splat_i32(load_i32(halves, by + 8) * np.int32(-32))
-        three, four = (
-            splat_i32(load_i32(halves, by + 16) * np.int32(-32)),
-            splat_i32(load_i32(halves, by + 24) * np.int32(-32)),
-        )
-        for c in range(4):
-            here = at + half * 2048 + (part * 4 + c) * 128
-            high = load_u8x64(w, at + HIGH + half * 1024 + (part * 4 + c) * 128)
-            q = four_codes(load_u8x64(w, here), load_u8x64(w, here + 1024), high)
-            one, two = (
-                dot_narrow(one, q[0], broadcast_4(codes, x + c * 4)),
-                dot_narrow(two, q[1], broadcast_4(codes, x + 32 + c * 4)),
-            )
-            three = dot_narrow(three, q[2], broadcast_4(codes, x + 64 + c * 4))
-            four = dot_narrow(four, q[3], broadcast_4(codes, x + 96 + c * 4))
-        total += load_i8x16(w, scales + j * 32) * one + load_i8x16(w, scales + j * 32 + 64) * two
-        total += load_i8x16(w, scales + j * 32 + 128) * three + load_i8x16(w, scales + j * 32 + 192) * four
-    return total
+def total(w, at, scales, codes, halves, k):
+    """sum_j sc[j] * D[j] of super-block k for the 16 rows whose ql begin at byte `at` and whose sc begin at
+    `scales`."""
+    result = splat_i32(np.int32(0))
+    for half in range(2):
+        for part in range(2):
+            d, sc = dots(w, at, codes, halves, k, half, part), scales + (half * 8 + part) * 32
+            result += load_i8x16(w, sc) * d[0] + load_i8x16(w, sc + 64) * d[1]
+            result += load_i8x16(w, sc + 128) * d[2] + load_i8x16(w, sc + 192) * d[3]
+    return result
 
 
 @kernel
 def matvec(args, tokens, start, thread, lo, hi):
-    """One token. Record as in runtime.kernels.gemm_super; a unit is a group of 32 rows."""
+    """One token. Record as in runtime.kernels.gemm_super, sums of 16; a unit is a group of 32 rows."""
     w, codes, e, halves, y = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4)
     supers = integer(args, 32) // 256
     for group in range(lo, hi):
         first, second = splat_f32(np.float32(0)), splat_f32(np.float32(0))
         for k in range(supers):
             at, scale = (group * supers + k) * BLOCK, broadcast_f32(e, k * 4)
-            low = whole(w, at, at + SCALES, codes, halves, k)
-            high = whole(w, at + 64, at + SCALES + 16, codes, halves, k)
+            low = total(w, at, at + SCALES, codes, halves, k)
+            high = total(w, at + 64, at + SCALES + 16, codes, halves, k)
             first += to_f32(low) * (load_f16x16(w, at + SCALE) * scale)
             second += to_f32(high) * (load_f16x16(w, at + SCALE + 32) * scale)
         store_f32x16(y, group * 128, first)
@@ -100,7 +87,7 @@ def matvec(args, tokens, start, thread, lo, hi):
 
 @unpacker
 def unpack(args, thread, group, first, count):
-    """Codes stand 32 too high; `first` and `count` are multiples of 8."""
+    """Codes of -32..31; `first` and `count` are multiples of 8."""
     w, panels = buffer(args, 0), buffer(args, 5)
     supers, panel = integer(args, 32) // 256, thread * PANEL
     for k in range(count // 8):
@@ -110,26 +97,19 @@ def unpack(args, thread, group, first, count):
             for j in range(16):
                 sc = load_i8x16(w, at + SCALES + j * 32 + g * 16)
                 store_i32x16(panels, panel + SC + (k * 16 + j) * 128 + g * 64, sc)
-        for half in range(2):
-            u = panel + (k * 8 + half * 4) * 1024
-            for c in range(0, 1024, 64):
-                here = at + half * 2048 + c
-                high = load_u8x64(w, at + HIGH + half * 1024 + c)
-                q = four_codes(load_u8x64(w, here), load_u8x64(w, here + 1024), high)
-                store_u8x64(panels, u + c, q[0])
-                store_u8x64(panels, u + 1024 + c, q[1])
-                store_u8x64(panels, u + 2048 + c, q[2])
-                store_u8x64(panels, u + 3072 + c, q[3])
+            for i in range(16):
+                q, u = four_codes(w, at + g * 64, i), panel + k * 8192 + (i // 8 * 32 + i % 8) * 128 + g * 64
+                store_u8x64(panels, u, q[0] - 32)
+                store_u8x64(panels, u + 1024, q[1] - 32)
+                store_u8x64(panels, u + 2048, q[2] - 32)
+                store_u8x64(panels, u + 3072, q[3] - 32)
 
 
-def matmul_numpy(w: np.ndarray, codes: np.ndarray, scale: np.ndarray, halves: np.ndarray) -> np.ndarray:
+def matmul_numpy(w: np.ndarray, codes: np.ndarray, e: np.ndarray, halves: np.ndarray) -> np.ndarray:
     """The twin of both: from the bytes of the file (rows, n / 256 * 210), for all tokens."""
     blocks = w.view(FORMATS["Q6_K"].layout)  # (rows, n / 256)
-    rows, tokens = len(w), len(codes)
-    ql = blocks["ql"].reshape(rows, -1, 2, 1, 64)
-    low = np.concatenate([ql & 15, ql >> 4], axis=3).reshape(rows, -1, 2, 4, 32)
-    high = np.stack([blocks["qh"].reshape(rows, -1, 2, 32) >> shift & 3 for shift in (0, 2, 4, 6)], axis=3)
-    q = (low | high << 4).astype(np.int32).reshape(rows, -1, 16, 16) - 32
-    dots = (q * codes.reshape(tokens, 1, -1, 16, 16).astype(np.int32)).sum(axis=-1, dtype=np.int32)
-    totals = (blocks["scales"].astype(np.int32) * dots).sum(axis=-1, dtype=np.int32).astype(np.float32)
-    return np.add.accumulate(totals * (blocks["d"].astype(np.float32) * scale[:, None]), axis=-1)[..., -1]
+    ql = blocks["ql"].reshape(*blocks.shape, 2, 1, 64)
+    low = np.concatenate([ql & 15, ql >> 4], axis=3).reshape(*blocks.shape, 2, 4, 32)
+    high = np.stack([blocks["qh"].reshape(*blocks.shape, 2, 32) >> shift & 3 for shift in (0, 2, 4, 6)], axis=3)
+    q = (low | high << 4).astype(np.int32).reshape(*blocks.shape, 16, 16) - 32
+    return signed_numpy(q, blocks["scales"], blocks["d"].astype(np.float32), codes, e)

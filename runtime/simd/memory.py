@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import intrinsic, models, register_model
 
 from runtime.simd.tier import CHECKED, TIER
-from runtime.simd.vectors import F16, F32, F64, I8, I16, I32, I64, LANES, constant, f32x16, i32x16, splat, u8x64
+from runtime.simd.vectors import F16, F32, F64, I8, I16, I32, I64, LANES, call, constant, f32x16, i32x16, splat, u8x64
 
 overruns = ctypes.c_int64(0)
 _scrap = (ctypes.c_ubyte * 4096)()
@@ -191,6 +191,16 @@ def round_f16(_, x):
     return types.float32(types.float32), lower
 
 
+@intrinsic
+def widen_f16(_, bits):
+    """The float16 in the low half of each lane, as float32."""
+
+    def lower(context, builder, sig, args):
+        return _widen_f16(builder, builder.trunc(args[0], _of(I16)))
+
+    return f32x16(i32x16), lower
+
+
 def _from_bf16(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     return builder.bitcast(builder.shl(builder.zext(bits, i32x16.ir), constant(i32x16, 16)), f32x16.ir)
 
@@ -225,6 +235,7 @@ store_i8x16 = _store("The low bytes of 16 int32.", i32x16, _of(I8), 16, lambda b
 store_u8x64 = _store("64 bytes.", u8x64, u8x64.ir, 64)
 store_f32 = _store("A float32.", types.float32, F32, 4)
 store_i32 = _store("An int32.", types.int32, I32, 4)
+store_i64 = _store("An int64.", types.int64, I64, 8)
 store_u16 = _store("The low two bytes of an int64.", types.int64, I16, 2, lambda b, v: b.trunc(v, I16))
 store_u8 = _store("The low byte of an int64.", types.int64, I8, 1, lambda b, v: b.trunc(v, I8))
 
@@ -234,3 +245,16 @@ def _narrow_one(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 
 store_f16 = _store("A float32, rounded to float16.", types.float32, I16, 2, _narrow_one)
+
+
+@intrinsic
+def prefetch(_, source, offset):
+    """Ask for the cache line at `offset`, which may lie outside of the buffer."""
+
+    def lower(context, builder, sig, args):
+        pointer = builder.gep(builder.extract_value(args[0], 0), [args[1]])
+        read, level_2, data = (ir.Constant(I32, value) for value in (0, 2, 1))
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, read, level_2, data)
+        return context.get_dummy_value()
+
+    return types.void(memory, types.int64), lower

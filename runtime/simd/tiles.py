@@ -10,11 +10,15 @@ in one place. Offsets are in bytes; `stride` is the distance between the data of
     start_wide(sums, at, stride)            int32: what dot_wide wants
     outer(dots, panel, at, codes, to, stride)       dots += 4 columns: 32 rows of panel times each token
     outer_wide                                      the same for codes that stand 128 too high
+    outer_small, outer_any                          the same for signed codes (runtime.simd.signed says what excess
+    they add)
+    outer_pairs                                     the same for int16: 32 rows of 2 columns; `codes` holds int32, two
+                                                    of them
     scaled(acc, dots, d, at, e, to, stride)         acc += float32(dots) * (d[row] * e[token])
     lowered(acc, dots, d, at, e, to, stride)        acc -= float32(dots) * (d[row] * e[token])
     nothing()                                       int32 zeros
     weighted(total, dots, weights, at)              total += weights[row] * dots
-    weighted_sums(total, weights, at, sums, by, step)    total += weights[row] * sums[token]
+    alike(panel, at)                        int32: the 32 numbers at `at`, for every token
     rank_one(acc, low, high, x, at, stride)         acc += rows (two f32x16) * x[token]
     offset(acc, m, at, e, to, stride, sums, by, step)    acc -= m[row] * (float32(sums[token]) * e[token])
 """
@@ -25,7 +29,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from runtime.simd import dot
+from runtime.simd import dot, signed
 from runtime.simd.memory import at as pointer
 from runtime.simd.memory import memory
 from runtime.simd.vectors import F32, I32, I64, Tile, f32x16, i32x16, splat, u8x64
@@ -105,7 +109,7 @@ def tile_operations(tokens: int) -> SimpleNamespace:
 
         return integers(memory, size, size), lower
 
-    def outer_product(emit):
+    def outer_product(emit, prepare=lambda builder, word: word):
         @intrinsic
         def outer(_, dots, panel, at, codes, to, stride):
             def lower(context, builder, sig, args):
@@ -113,7 +117,7 @@ def tile_operations(tokens: int) -> SimpleNamespace:
                 rows = vectors(builder, panel, at, u8x64.ir)
                 values = unpack(builder, dots)
                 for t, word in enumerate(scalars(builder, codes, to, stride, I32)):
-                    four = builder.bitcast(splat(builder, word), u8x64.ir)
+                    four = builder.bitcast(splat(builder, prepare(builder, word)), u8x64.ir)
                     for g in range(ROWS):
                         values[t * ROWS + g] = emit(builder, values[t * ROWS + g], rows[g], four)
                 return pack(builder, values, integers)
@@ -151,14 +155,25 @@ def tile_operations(tokens: int) -> SimpleNamespace:
         return integers(integers, integers, memory, size), lower
 
     @intrinsic
-    def weighted_sums(_, total, weights, at, sums, by, step):
+    def alike(_, panel, at):
         def lower(context, builder, sig, args):
-            total, weights, at, sums, by, step = args
-            rows, values = vectors(builder, weights, at, i32x16.ir), unpack(builder, total)
-            for t, whole in enumerate(scalars(builder, sums, by, step, I32)):
-                wide = splat(builder, whole)
+            rows = vectors(builder, *args, i32x16.ir)
+            return pack(builder, [rows[i % ROWS] for i in range(count)], integers)
+
+        return integers(memory, size), lower
+
+    @intrinsic
+    def outer_pairs(_, dots, panel, at, sums, to, stride):
+        def lower(context, builder, sig, args):
+            dots, panel, at, sums, to, stride = args
+            rows, values = vectors(builder, panel, at, i32x16.ir), unpack(builder, dots)
+            firsts = scalars(builder, sums, to, stride, I32)
+            seconds = scalars(builder, sums, builder.add(to, number(4)), stride, I32)
+            for t, (first, second) in enumerate(zip(firsts, seconds)):
+                low = builder.and_(first, ir.Constant(I32, 0xFFFF))
+                both = splat(builder, builder.or_(low, builder.shl(second, ir.Constant(I32, 16))))
                 for g in range(ROWS):
-                    values[t * ROWS + g] = builder.add(values[t * ROWS + g], builder.mul(rows[g], wide))
+                    values[t * ROWS + g] = signed.PAIRS(builder, values[t * ROWS + g], rows[g], both)
             return pack(builder, values, integers)
 
         return integers(integers, memory, size, memory, size, size), lower
@@ -210,7 +225,8 @@ def tile_operations(tokens: int) -> SimpleNamespace:
         rank_one=rank_one,
         nothing=nothing,
         weighted=weighted,
-        weighted_sums=weighted_sums,
+        alike=alike,
+        outer_pairs=outer_pairs,
         lowered=lowered,
         zeros=zeros,
         load=load,
@@ -219,6 +235,8 @@ def tile_operations(tokens: int) -> SimpleNamespace:
         start_wide=start_wide,
         outer=outer_product(dot.NARROW),
         outer_wide=outer_product(dot.WIDE),
+        outer_small=outer_product(signed.SMALL.emit, signed.SMALL.raised),
+        outer_any=outer_product(signed.ANY.emit, signed.ANY.raised),
         scaled=scaled,
         offset=offset,
     )

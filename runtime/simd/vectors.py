@@ -269,3 +269,38 @@ def where_above(_, x, limit, then, other):
         return builder.select(builder.fcmp_ordered(">", x, splat(builder, limit)), then, other)
 
     return f32x16(f32x16, types.float32, f32x16, f32x16), lower
+
+
+def _every_second(first: int):
+    @intrinsic
+    def every_second(_, a, b):
+        def lower(context, builder, sig, args):
+            lanes = ir.Constant(i32x16.ir, list(range(first, 2 * LANES, 2)))
+            return builder.shuffle_vector(*args, lanes)
+
+        return i32x16(i32x16, i32x16), lower
+
+    return every_second
+
+
+even_lanes, odd_lanes = _every_second(0), _every_second(1)
+even_lanes.__doc__ = "Lanes 0, 2, 4 ... of a, then those of b."
+odd_lanes.__doc__ = "Lanes 1, 3, 5 ... of a, then those of b."
+
+
+@intrinsic
+def minus_where(_, v, test):
+    """Byte by byte -v where `test` is not 0, else v."""
+
+    def lower(context, builder, sig, args):
+        v, test = args
+        zero = constant(u8x64, 0)
+        return builder.select(builder.icmp_unsigned("!=", test, zero), builder.sub(zero, v), v)
+
+    return u8x64(u8x64, u8x64), lower
+
+
+@intrinsic
+def count_bits(_, v):
+    """The number of bits set in each lane."""
+    return i32x16(i32x16), lambda context, builder, sig, args: call(builder, "llvm.ctpop.v16i32", i32x16.ir, args[0])

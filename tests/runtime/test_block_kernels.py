@@ -83,8 +83,9 @@ def multiply(crew: Crew, name: str, w: np.ndarray, x: tuple, many: bool, tokens:
     y = np.full((len(x[0]), stride), np.nan, np.float32)
     if product.form:
         codes, e, sums, halves = x
-        buffers = [packed, codes, e, halves if product.halves else sums, y, np.zeros(THREADS * gemm.PANEL, np.uint8)]
-        numbers = [n, stride * 4, product.unpack if many else 0, product.bias, 0]
+        panels = np.zeros(THREADS * gemm.PANEL, np.uint8)
+        buffers = [packed, codes, e, halves if product.halves else sums, y, panels, product.tables]
+        numbers = [n, stride * 4, product.unpack, product.bias, 0]
     else:
         buffers, numbers = [packed, x[0], None, None, y, None], [n, stride * 4, 0, 0, n * 4]
     program = Program()

@@ -110,7 +110,7 @@ def test_closing_the_answer_keeps_what_was_written():
 def test_an_interruption_while_writing_keeps_the_beginning():
     model = FakeModel(lambda _: "abcdef")
     conversation = talk(model)
-    interrupt_at(model, 3)  # two steps read the prompt (16 tokens, then the rest), one reads "a", the next fails
+    interrupt_at(model, 2)  # one step reads the prompt, one reads "a", the next fails
     got = []
     with pytest.raises(KeyboardInterrupt):
         got.extend(conversation.ask("?"))

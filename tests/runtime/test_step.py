@@ -127,6 +127,7 @@ STORED = {
     "store_f32": "np.float32(1)",
     "store_f16": "np.float32(1)",
     "store_i32": "np.int32(1)",
+    "store_i64": "1",
     "store_u16": "1",
     "store_u8": "1",
 }
