@@ -135,19 +135,32 @@ def write(total, at, y, to, head_dim_v):
 SCRATCH = 6 * CUT * 4
 
 
+def _rows_together(wide: bool):
+    """`_partial` for as many of `left` rows as a tile holds; returns how many that were."""
+    six, two, one = (_partial(tile, wide) for tile in TILES)
+
+    @inlined
+    def together(
+        left, q, base, row, keys, values, k, v, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group
+    ):
+        if left >= 6:
+            six(q, base, row, keys, values, k, v, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group)
+            return 6
+        if left >= 2:
+            two(q, base, row, keys, values, k, v, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group)
+            return 2
+        one(q, base, row, keys, values, k, v, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group)
+        return 1
+
+    return together
+
+
 def _prompt(wide: bool):
-    by_six, by_two, by_one = (_partial(tile, wide) for tile in TILES)
-    size = 4 if wide else 2
+    together, size = _rows_together(wide), 4 if wide else 2
 
     @inlined
     def prompt(args, tokens, start, thread, lo, hi):
-        q, keys, values, y, scratch = (
-            buffer(args, 0),
-            buffer(args, 1),
-            buffer(args, 2),
-            buffer(args, 3),
-            buffer(args, 4),
-        )
+        q, keys, values, y, own = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4)
         group, dim, dim_v, head_dim_v = integer(args, 33), integer(args, 34), integer(args, 35), integer(args, 36)
         all_cuts, stride, scale = integer(args, 37), integer(args, 38), np.float32(number(args, 39))
         step = (2 + dim_v) * 4
@@ -160,180 +173,44 @@ def _prompt(wide: bool):
             base = kv * tokens * group  # of this kv head's query rows
             while row < end:
                 tile = 6 if row + 6 <= end else 2 if row + 2 <= end else 1
-                latest = start + (row + tile - 1) // group
-                for cut in range(latest // CUT + 1):
-                    at = (kv * all_cuts + cut) * CUT * size
-                    begin = cut * CUT
+                for cut in range((start + (row + tile - 1) // group) // CUT + 1):
+                    at, begin = (kv * all_cuts + cut) * CUT * size, cut * CUT
                     k, v = at * dim, at * dim_v
-                    if tile == 6:
-                        by_six(
-                            q,
-                            base,
-                            row,
-                            keys,
-                            values,
-                            k,
-                            v,
-                            scratch,
-                            s,
-                            scratch,
-                            part,
-                            step,
-                            dim,
-                            dim_v,
-                            begin,
-                            start,
-                            scale,
-                            group,
-                        )
-                    elif tile == 2:
-                        by_two(
-                            q,
-                            base,
-                            row,
-                            keys,
-                            values,
-                            k,
-                            v,
-                            scratch,
-                            s,
-                            scratch,
-                            part,
-                            step,
-                            dim,
-                            dim_v,
-                            begin,
-                            start,
-                            scale,
-                            group,
-                        )
-                    else:
-                        by_one(
-                            q,
-                            base,
-                            row,
-                            keys,
-                            values,
-                            k,
-                            v,
-                            scratch,
-                            s,
-                            scratch,
-                            part,
-                            step,
-                            dim,
-                            dim_v,
-                            begin,
-                            start,
-                            scale,
-                            group,
-                        )
+                    together(
+                        end - row, q, base, row, keys, values, k, v, own, s, own, part, step, dim, dim_v, begin, start,
+                        scale, group,
+                    )  # fmt: skip
                     for r in range(tile):
                         if start + (row + r) // group >= begin:
-                            merge(scratch, part + r * step, scratch, total + r * step, dim_v, cut == 0)
+                            merge(own, part + r * step, own, total + r * step, dim_v, cut == 0)
                 for r in range(tile):
                     token, head = (row + r) // group, kv * group + (row + r) % group
-                    write(scratch, total + r * step, y, token * stride + head * head_dim_v * 4, head_dim_v)
+                    write(own, total + r * step, y, token * stride + head * head_dim_v * 4, head_dim_v)
                 row += tile
 
     return prompt
 
 
 def _cuts(wide: bool):
-    by_six, by_two, by_one = (_partial(tile, wide) for tile in TILES)
-    size = 4 if wide else 2
+    together, size = _rows_together(wide), 4 if wide else 2
 
     @inlined
     def cuts(args, tokens, start, thread, lo, hi):
-        q, keys, values, scratch, partials = (
-            buffer(args, 0),
-            buffer(args, 1),
-            buffer(args, 2),
-            buffer(args, 4),
-            buffer(args, 5),
-        )
-        kv_heads, group, dim, dim_v, all_cuts = (
-            integer(args, 32),
-            integer(args, 33),
-            integer(args, 34),
-            integer(args, 35),
-            integer(args, 37),
-        )
-        scale = np.float32(number(args, 39))
+        q, keys, values, own, out = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 4), buffer(args, 5)
+        kv_heads, group, dim, dim_v = integer(args, 32), integer(args, 33), integer(args, 34), integer(args, 35)
+        all_cuts, scale = integer(args, 37), np.float32(number(args, 39))
         step = (2 + dim_v) * 4
         s = thread * (SCRATCH + 12 * step)
         for unit in range(lo, hi):
             cut, kv = unit // kv_heads, unit % kv_heads
-            at = (kv * all_cuts + cut) * CUT * size
-            k, v, begin, row = at * dim, at * dim_v, cut * CUT, 0
+            at, begin, base, row = (kv * all_cuts + cut) * CUT * size, cut * CUT, kv * group, 0
+            k, v = at * dim, at * dim_v
             while row < group:
-                out = ((kv * group + row) * all_cuts + cut) * step
-                if row + 6 <= group:
-                    by_six(
-                        q,
-                        kv * group,
-                        row,
-                        keys,
-                        values,
-                        k,
-                        v,
-                        scratch,
-                        s,
-                        partials,
-                        out,
-                        all_cuts * step,
-                        dim,
-                        dim_v,
-                        begin,
-                        start,
-                        scale,
-                        group,
-                    )
-                    row += 6
-                elif row + 2 <= group:
-                    by_two(
-                        q,
-                        kv * group,
-                        row,
-                        keys,
-                        values,
-                        k,
-                        v,
-                        scratch,
-                        s,
-                        partials,
-                        out,
-                        all_cuts * step,
-                        dim,
-                        dim_v,
-                        begin,
-                        start,
-                        scale,
-                        group,
-                    )
-                    row += 2
-                else:
-                    by_one(
-                        q,
-                        kv * group,
-                        row,
-                        keys,
-                        values,
-                        k,
-                        v,
-                        scratch,
-                        s,
-                        partials,
-                        out,
-                        all_cuts * step,
-                        dim,
-                        dim_v,
-                        begin,
-                        start,
-                        scale,
-                        group,
-                    )
-                    row += 1
+                to = ((base + row) * all_cuts + cut) * step
+                row += together(
+                    group - row, q, base, row, keys, values, k, v, own, s, out, to, all_cuts * step, dim, dim_v, begin,
+                    start, scale, group,
+                )  # fmt: skip
 
     return cuts
 

@@ -221,7 +221,8 @@ def test_a_split_model_opens_by_its_first_file(tmp_path):
 
 def test_a_model_in_one_file_needs_no_special_name(tmp_path):
     path = write_file(tmp_path, [raw.pair("split.count", U16, 1)], name="anything.bin")
-    gguf.open(path).close()
+    with gguf.open(path) as file:
+        assert file.metadata["split.count"] == 1
 
 
 @pytest.mark.parametrize("changes, message", [
