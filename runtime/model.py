@@ -30,7 +30,7 @@ from runtime.compilation import prepare
 from runtime.graph import BATCH, Graph
 from runtime.sampling import Sampler
 from runtime.session import Progress, Session, check_ids
-from runtime.step import follow, lead
+from runtime.step import empty, follow, lead
 from runtime.workers import Crew, physical_cores
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Model:
             self.tokenizer = tokenizer.result()
         self.notices = (*warnings, *self.weights.notices)
         angles = rope.table(rope.inv_freq(config, self.weights.rope_freqs), np.arange(n_ctx), rope.mscale(config))
-        prepare([lead, follow, *Graph.kernels(config, self.weights, kv_dtype)], progress)
+        prepare([lead, follow, empty, *Graph.kernels(config, self.weights, kv_dtype)], progress)
         self._graph = Graph(config, self.weights, *map(_float32, angles), crew, kv_dtype, n_ctx)
         self._crew = crew
         self._lock = threading.Lock()

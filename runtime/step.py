@@ -15,7 +15,11 @@ its parts are done: nobody waits for a thread that holds no part, so a thread th
 the part it was at. A thread that comes late finds the tickets gone and catches up; one that is still at an old job
 sees it by the number. A thread that waits spins for a while and then gives its core away between looks.
 
-The shared memory `sync`: at byte 0 the number of the job, from byte 64 its table, first row, end row, tokens and start.
+A late thread may still look at the table of a job that is over, so a table is given up only after `empty` has seen all
+followers leave.
+
+The shared memory `sync`: at byte 0 the number of the job, from byte 64 its table, first row, end row, tokens and start,
+at byte 128 how many followers are inside a job.
 """
 
 from runtime.jit import entry, inlined
@@ -32,7 +36,7 @@ from runtime.simd.threads import (
 
 ROW = 88
 RECORD, TICKET, DONE = 64, 576, 640  # bytes in a row
-JOB, ORDER, SYNC = 0, 64, 128
+JOB, ORDER, INSIDE, SYNC = 0, 64, 128, 192
 PARTS = 8  # for each thread: small enough to even out, large enough to stream
 SPINS = 2000  # looks before a waiting thread gives its core away: about 30 us
 CUT = 256  # positions
@@ -113,9 +117,28 @@ def follow(sync_address, thread, threads, seen, patience):
             if looks > SPINS:
                 give_way()
             continue
+        atomic_add(sync, INSIDE, 1)
+        if atomic_load(sync, JOB) != job:  # it may have been closed before we were counted
+            atomic_add(sync, INSIDE, -1)
+            continue
         table, first, end = atomic_load(sync, ORDER), atomic_load(sync, ORDER + 8), atomic_load(sync, ORDER + 16)
         tokens, start = atomic_load(sync, ORDER + 24), atomic_load(sync, ORDER + 32)
         seen, looks = job, 0
         if atomic_load(sync, JOB) == job:  # else it may be half of one order and half of another
             run_rows(window(table, end * ROW * 8), table, first, end, tokens, start, thread, threads, job)
+        atomic_add(sync, INSIDE, -1)
     return seen
+
+
+@entry(1)
+def empty(sync_address):
+    """Let no follower into the last job any more, and wait until those inside have left."""
+    sync = window(sync_address, SYNC)
+    atomic_store(sync, JOB, -1)
+    looks = 0
+    while atomic_add(sync, INSIDE, 0) > 0:  # not a plain load, which could be done before the store above is seen
+        spin_pause()
+        looks += 1
+        if looks > SPINS:
+            give_way()
+    return looks

@@ -7,7 +7,7 @@ import numpy as np
 
 from runtime.simd.memory import overruns
 from runtime.simd.tier import CHECKED
-from runtime.step import SYNC, follow, lead
+from runtime.step import SYNC, empty, follow, lead
 
 PATIENCE = 60_000  # looks for a new job before a thread parks: a few milliseconds
 
@@ -45,6 +45,7 @@ class Crew:
         self._address = self._sync.ctypes.data
         self._changed = threading.Condition()
         self._parked, self._jobs, self._closing = 0, 0, False
+        self._table: np.ndarray | None = None
         self._helpers = [threading.Thread(target=self._serve, args=(i,), daemon=True) for i in range(1, threads)]
         for helper in self._helpers:
             helper.start()
@@ -52,6 +53,10 @@ class Crew:
     def run(self, table: np.ndarray, first: int, end: int, tokens: int, start: int) -> None:
         """Run rows first..end of a table for `tokens` tokens at positions start..; returns when all threads are
         done."""
+        if table is not self._table:
+            if self.threads > 1:
+                empty(self._address)
+            self._table = table  # kept for as long as a follower may look at it
         with self._changed:
             self._jobs += 1
             if self._parked:

@@ -16,7 +16,7 @@ def atomic_add(_, array, offset, v):
     """Add v to the int64 at `offset` and return what was there before."""
 
     def lower(context, builder, sig, args):
-        return builder.atomic_rmw("add", at(builder, *args[:2], I64, 8), args[2], "acq_rel")
+        return builder.atomic_rmw("add", at(builder, *args[:2], I64, 8), args[2], "seq_cst")
 
     return types.int64(memory, types.int64, types.int64), lower
 

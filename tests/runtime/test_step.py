@@ -184,3 +184,18 @@ def test_every_overrun_is_caught_in_checked_mode(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"all {len(ACCESSES)}"
+
+
+def test_tables_may_go_while_late_threads_still_look_at_them():
+    """Many short-lived tables with more threads than cores: a follower that reads one after it went would crash."""
+    n, crew = 4, Crew(6)
+    source, out = np.ones(n, np.int32), np.zeros(n, np.int32)
+    try:
+        for rows in range(400):
+            program = Program()
+            for _ in range(rows % 7 + 1):
+                program.add(count_units, [source, out], [rows], fixed=n)
+            crew.run(program.table(), 0, len(program), 1, 0)
+            assert out.tolist() == [3 + rows] * n
+    finally:
+        crew.close()
