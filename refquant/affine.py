@@ -113,6 +113,13 @@ class Rule:
         zero = scale if self.zero_kind == "float" else self.bits
         return scale if self.symmetric else scale + zero
 
+    @property
+    def summary(self) -> str:
+        """A few words for lists of formats."""
+        kind = "sign of x" if self.binary else f"symmetric, {self.range_mode}" if self.symmetric else "asymmetric"
+        zero = "" if self.symmetric else " and zero point" if self.zero_kind == "int" else " and float zero point"
+        return f"{self.qmin}..{self.qmax}, {kind}, {self.scale_dtype} scale{zero}"
+
 
 def encode(
     x: np.ndarray, rule: Rule, granularity: Granularity = groups.TENSOR, rng: np.random.Generator | None = None

@@ -51,6 +51,11 @@ class Rule:
         return 32
 
     @property
+    def summary(self) -> str:
+        """A few words for lists of formats."""
+        return f"{len(self.levels)} fixed levels, float32 scale"
+
+    @property
     def table(self) -> np.ndarray:
         """The levels as float32, index = code."""
         return np.array(self.levels, np.float32)

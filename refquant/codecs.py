@@ -2,8 +2,9 @@
 
     CODECS[type(scheme.rule)]     affine.Rule, codebook.Rule, gguf.BlockFormat
 
-A new family is a module with a frozen rule record and two functions, and one entry here. What it returns besides codes,
-scale and zero point (nested scales, a fitted table, outliers) goes into `Parts.extras` by name.
+A new family is a module with a frozen rule record (its property `summary` is a few words for lists of formats) and two
+functions, one entry here and a line in heads.py. What it returns besides codes, scale and zero point (nested scales, a
+fitted table, outliers) goes into `Parts.extras` by name.
 """
 
 from collections.abc import Callable, Mapping

@@ -18,16 +18,14 @@ Words come in any order, each question is answered once, and what a head means a
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 
-from refquant import affine, gguf, groups, nf4
+from refquant import gguf, groups
 from refquant.codecs import CODECS, Rule
 from refquant.errors import SchemeError
 from refquant.groups import Granularity
-from refquant.rounding import ROUNDINGS
+from refquant.heads import HEADS, LISTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Scheme:
     dialect: str = ""
 
     def __str__(self) -> str:
-        head, base = _HEADS[self.head], _dialect_rule(self.head, self.dialect)
+        head, base = HEADS[self.head], _dialect_rule(self.head, self.dialect)
         said = [] if self.granularity == head.granularity else [str(self.granularity)]
         said += [
             w for w, (name, value) in head.words.items() if getattr(self.rule, name) == value != getattr(base, name)
@@ -66,48 +64,13 @@ class Scheme:
 
     def with_options(self, **options: object) -> "Scheme":
         """The same scheme with other values of its rule: `with_options(range_mode="full")` says `-full`."""
-        said = _HEADS[self.head].words.values()
+        said = HEADS[self.head].words.values()
         for name, value in options.items():
             if (name, value) not in said:
                 allowed = [v for n, v in said if n == name]
                 wanted = f"one of {allowed}" if allowed else _nearest(name, sorted({n for n, _ in said}), "option")
                 raise SchemeError(f"schemes: option {name} of {self} = {value!r}, expected {wanted}")
         return dataclasses.replace(self, rule=dataclasses.replace(self.rule, **options))
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """A first word: the rule and granularity it means alone, and what may be said after it."""
-
-    rule: Rule
-    granularity: Granularity
-    words: Mapping[str, tuple[str, object]] = field(default_factory=dict)  # word -> (field of the rule, value)
-    dialects: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # name -> values of fields
-    fixed: bool = False  # no other granularity
-
-
-_LINEAR_WORDS = {
-    "sym": ("symmetric", True),
-    "asym": ("symmetric", False),
-    **{name: ("range_mode", name) for name in affine.RANGES},
-    "zint": ("zero_kind", "int"),
-    "zfloat": ("zero_kind", "float"),
-    "zafter": ("zero_added", "after"),
-    "zbefore": ("zero_added", "before"),
-    "f32": ("scale_dtype", "float32"),
-    "f16": ("scale_dtype", "float16"),
-    "bf16": ("scale_dtype", "bfloat16"),
-    "stored": ("codes_from", "stored"),
-    "wide": ("codes_from", "wide"),
-    **{name: ("rounding", name) for name in (*ROUNDINGS, "stochastic")},
-}
-_linear = partial(_Head, granularity=groups.TENSOR, words=_LINEAR_WORDS)
-_HEADS: dict[str, _Head] = {
-    **{f"int{b}": _linear(affine.Rule(b)) for b in range(1, 9)},
-    **{f"uint{b}": _linear(affine.Rule(b, signed=False, symmetric=False)) for b in range(1, 9)},
-    "nf4": _Head(nf4.RULE, groups.block(64), dialects=nf4.DIALECTS),
-    **{name: _Head(f, groups.group(f.values), fixed=True) for name, f in gguf.FORMATS.items()},
-}
 
 
 def parse(spelling: str | Scheme) -> Scheme:
@@ -119,9 +82,9 @@ def parse(spelling: str | Scheme) -> Scheme:
     shown = repr(spelling if len(spelling) <= 80 else spelling[:77] + "...")
     text, at, dialect = spelling.partition("@")
     name, *words = text.split("-")
-    if name not in _HEADS:
-        raise SchemeError(f"schemes: scheme = {shown}, expected {_nearest(spelling, [*SCHEMES, *_HEADS], 'scheme')}")
-    head = _HEADS[name]
+    if name not in HEADS:
+        raise SchemeError(f"schemes: scheme = {shown}, expected {_nearest(spelling, [*SCHEMES, *HEADS], 'scheme')}")
+    head = HEADS[name]
     if at and dialect not in head.dialects:
         raise SchemeError(f"schemes: dialect of {shown}, expected {_nearest(dialect, list(head.dialects), 'dialect')}")
     fields: dict[str, object] = {}
@@ -139,7 +102,7 @@ def parse(spelling: str | Scheme) -> Scheme:
 
 
 def _dialect_rule(name: str, dialect: str) -> Rule:
-    head = _HEADS[name]
+    head = HEADS[name]
     return dataclasses.replace(head.rule, **head.dialects[dialect]) if dialect else head.rule
 
 
@@ -154,22 +117,5 @@ def _nearest(got: str, known: list[str], what: str) -> str:
 
 
 _SHARING = ["tensor", "channel", "token", "g32", "g64", "g128", "b64", "b128x128"]
-_LISTED = [
-    *(f"{sign}{b}" for b in range(8, 0, -1) for sign in ("int", "uint")),
-    *(
-        "int8-channel",
-        "int8-token",
-        "uint8-token",
-        "int4-channel",
-        "int4-g128",
-        "int4-g64",
-        "int4-g32",
-        "int4-b128x128",
-    ),
-    *("int4-g128-asym", "int4-g128-asym-f16", "int4-g64-restricted", "int4-g64-full", "int4-g32-signedmax-f16"),
-    *("uint4-g128", "uint4-g64", "uint4-g64-zfloat-zbefore", "uint3-g64", "uint2-g32", "int1-channel", "int1-g128"),
-    *("nf4", "nf4-b128", "nf4-g64", "nf4@bitsandbytes-cuda"),
-    *(name for name, f in gguf.FORMATS.items() if f.encode is not None),
-]
 SCHEMES: dict[str, Scheme] = {}
-SCHEMES.update((spelling, parse(spelling)) for spelling in _LISTED)
+SCHEMES.update((spelling, parse(spelling)) for spelling in LISTED)

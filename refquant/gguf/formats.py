@@ -74,6 +74,12 @@ class BlockFormat:
         """One value a block, no scale: `layout` is a plain dtype and tensors are typed arrays."""
         return self.values == 1
 
+    @property
+    def summary(self) -> str:
+        """A few words for lists of formats."""
+        stored = "one value" if self.is_scalar else f"{self.values} weights in {self.block_bytes} bytes"
+        return f"ggml type {self.ggml_id}, {stored}"
+
 
 def _format(
     name: str,

@@ -180,7 +180,7 @@ def test_unknown_options_are_refused(spelling, options, message):
 
 
 def test_no_two_words_of_one_head_collide_with_a_granularity():
-    words = schemes._HEADS["int4"].words
+    words = schemes.HEADS["int4"].words
     assert not any(groups.parse(word) for word in words)
     for (a, one), (b, other) in itertools.combinations(words.items(), 2):
         assert one != other, (a, b)

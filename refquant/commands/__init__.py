@@ -1,0 +1,12 @@
+"""The commands of `python -m refquant`, a module each.
+
+    fill(parser)               adds the arguments; may set description, epilog
+    run(arguments) -> lines    does the work; raises QuantError for what the user can mend
+
+COMMANDS names them in the order of --help. A module is imported when its command is called.
+"""
+
+COMMANDS = {
+    "schemes": "list the formats that quantize() knows",
+    "inspect": "show what a GGUF file holds",
+}
