@@ -1,11 +1,16 @@
-"""Fixtures that every test may use: where the shared test data lies, if it lies anywhere."""
+"""Fixtures that every test may use: the shared test data and the packages of other people, where they are present."""
 
+import importlib
+import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 VARIABLE = "REFQUANT_TEST_DATA"
+PEERS = "REFQUANT_PEERS"
 
 
 class SharedData:
@@ -28,3 +33,16 @@ def shared() -> SharedData:
         pytest.skip(f"{VARIABLE} is not set: this test reads models and vectors that are not part of the project")
     assert Path(root).is_dir(), f"{VARIABLE} = {root}, expected a directory"
     return SharedData(Path(root))
+
+
+@pytest.fixture(scope="session")
+def peer() -> Callable[[str], ModuleType]:
+    """`peer("onnx")` is the module; absent, the test is skipped, or fails where REFQUANT_PEERS=onnx,torch names it."""
+
+    def find(name: str) -> ModuleType:
+        promised = name.partition(".")[0] in os.environ.get(PEERS, "").split(",")
+        if not promised and importlib.util.find_spec(name.partition(".")[0]) is None:
+            pytest.skip(f"{name} is not installed, and {PEERS} does not name it")
+        return importlib.import_module(name)
+
+    return find
