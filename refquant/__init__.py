@@ -33,6 +33,7 @@ from refquant.errors import (
     UnsupportedError,
 )
 from refquant.groups import Granularity
+from refquant.presets import PRESETS, Preset
 from refquant.quantize import dequantize, quantize
 from refquant.schemes import SCHEMES, Scheme
 from refquant.tensor import QuantizedTensor
@@ -40,11 +41,13 @@ from refquant.tensor import QuantizedTensor
 __version__ = "0.1.0"
 
 __all__ = [
+    "PRESETS",
     "SCHEMES",
     "ContextFullError",
     "GGUFError",
     "Granularity",
     "NonFiniteError",
+    "Preset",
     "QuantError",
     "QuantizedTensor",
     "RangeError",

@@ -13,6 +13,8 @@ Symmetric ranges, for amax = max|x| of a group (h = 8 for 4 bits):
     restricted  amax / (h - 1)     1-h..h-1   amax                   SmoothQuant, AutoAWQ, quanto, LLM.int8()
     full        amax / h           -h..h-1    (h-1)/h amax           the AWQ paper
     signedmax   peak / -h          -h..h-1    peak is exact          ggml Q4_0, AutoRound; peak = the x with |x| = amax
+    covering    max(-lo / h,       -h..h-1    amax, or nothing clips torchao SYMMETRIC_NO_CLIPPING_ERR
+                    hi / (h-1))
     (1 bit)     2 mean|x|          sign of x  mean|x|                XNOR-Net; zero_point = qmin + 1/2, no range mode
 
 Default     half: no published specification fixes the symmetric scale (ONNX leaves it to the caller); this one uses
@@ -26,7 +28,14 @@ Narrowing   the scale is rounded to scale_dtype first; zero_point and codes are 
 Rounding    to nearest, ties to even, then + zero_point, then clip. Every mode of rounding.py can be chosen.
 Ties        signedmax: of +amax and -amax, the first in memory is the peak.
 Zero group  scale +0, codes = zero_point, decodes to zeros; the same where the stored scale underflows to 0.
-            min_scale > 0 is the other custom (torch.ao: float32 eps).
+            min_scale > 0 is the other custom (torch.ao: float32 eps), min_range and flat_scale are more of them.
+Static      `scale` and `zero_point` may be given: then only the line "codes" above is done, with the scale rounded to
+            scale_dtype. One value for all groups, or one each; an asymmetric rule needs both.
+Zero kinds  int and float as above; two more store a value of x (lo need not be below 0 there):
+            min   codes = clip(round((x - lo) / scale)), x^ = q * scale + lo                         quanto, KIVI
+            mid   mid = lo + scale * h; the same with lo = mid - scale * h, x^ = (q - h) * scale + mid         tinygemm
+            (unsigned codes; of signed ones h is taken off)
+Dialects    linear_dialects.py: the customs of other people's code, as values of the rule.
 Huge        hi - lo that overflows is computed as hi / n - lo / n; |scale| is held at 0.99 FLT_MAX / |q - zero_point|
             of the outermost code, so that finite input decodes finite. A scale beyond float16 raises RangeError.
 Source      Jacob et al. 2018, arXiv:1712.05877; ONNX QuantizeLinear, DynamicQuantizeLinear; torch.ao MinMaxObserver;
@@ -38,15 +47,16 @@ from functools import partial
 
 import numpy as np
 
-from refquant import groups
-from refquant.errors import RangeError, SchemeError
+from refquant import affine_scale, groups
+from refquant.affine_scale import IN_UNITS_OF_X, held_finite, quotient, safe_divisor
+from refquant.errors import RangeError, SchemeError, require_finite
 from refquant.groups import Granularity
 from refquant.inputs import as_float32
 from refquant.rounding import ROUNDINGS, narrow, stochastic
 
-RANGES = ("half", "restricted", "full", "signedmax")
+RANGES = ("half", "restricted", "full", "signedmax", "covering")
+ARITHMETIC = ("divide", "reciprocal", "multiplier", "reciprocal_multiplier")
 SCALE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
-LARGEST = 0.99 * float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +67,33 @@ class Rule:
     signed: bool = True
     symmetric: bool = True
     range_mode: str = "half"  # symmetric with at least 2 bits only
-    zero_kind: str = "int"  # asymmetric only: int | float
+    zero_kind: str = "int"  # asymmetric only: int | float | min | mid
     zero_added: str = "after"  # to the rounded quotient, or before it is rounded
     scale_dtype: str = "float32"
     codes_from: str = "stored"  # the stored scale, or the wide one it was rounded from
     rounding: str = "half_even"
     min_scale: float = 0.0  # scales below are raised to it, zero groups included
+    min_range: float = 0.0  # the same for amax or hi - lo, before it is divided
+    flat_range: float = 0.0  # a group whose amax or hi - lo is not above, or whose scale is stored as 0, is flat
+    flat_scale: float = 0.0  # the scale of a flat group
+    flat_zero: float | None = None  # its zero point; None: as of any other group
+    arithmetic: str = "divide"  # x / scale | x * (1 / scale) | x * m, m = steps / range | m = (1 / range) * steps
+    include_zero: bool = True  # lo <= 0 <= hi
+    mirror: str = "always"  # symmetric, half: the range is -amax..amax | only with a negative x, else 0..amax
+    zero_rounded: str = "quotient"  # zero point is qmin - round(lo / scale) | difference: round(qmin - lo / scale)
 
     def __post_init__(self):
         choices = {
             "bits": range(1, 9),
             "range_mode": RANGES,
-            "zero_kind": ("int", "float"),
+            "zero_kind": ("int", "float", *IN_UNITS_OF_X),
             "zero_added": ("after", "before"),
             "scale_dtype": tuple(SCALE_BITS),
             "codes_from": ("stored", "wide"),
             "rounding": (*ROUNDINGS, "stochastic"),
+            "arithmetic": ARITHMETIC,
+            "mirror": ("always", "negative"),
+            "zero_rounded": ("quotient", "difference"),
         }
         for field, known in choices.items():
             if getattr(self, field) not in known:
@@ -81,8 +102,8 @@ class Rule:
             raise SchemeError(
                 f"affine.Rule: range_mode = {self.range_mode!r}, expected a symmetric rule of 2 bits or more"
             )
-        if self.symmetric and self.zero_kind == "float":
-            raise SchemeError("affine.Rule: zero_kind = 'float', expected an asymmetric rule with it")
+        if self.symmetric and self.zero_kind != "int":
+            raise SchemeError(f"affine.Rule: zero_kind = {self.zero_kind!r}, expected an asymmetric rule with it")
 
     @property
     def binary(self) -> bool:
@@ -107,33 +128,53 @@ class Rule:
         return middle - 0.5 * self.binary if self.symmetric else None
 
     @property
+    def base(self) -> int:
+        """The code that a zero point in units of x belongs to: the lowest, or the middle one."""
+        return self.qmin + (self.zero_kind == "mid") * (1 << (self.bits - 1))
+
+    @property
     def group_bits(self) -> int:
         """Bits that a group stores besides its codes: the scale, and the zero point of an asymmetric rule."""
         scale = SCALE_BITS[self.scale_dtype]
-        zero = scale if self.zero_kind == "float" else self.bits
+        zero = self.bits if self.zero_kind == "int" else scale
         return scale if self.symmetric else scale + zero
 
     @property
     def summary(self) -> str:
         """A few words for lists of formats."""
         kind = "sign of x" if self.binary else f"symmetric, {self.range_mode}" if self.symmetric else "asymmetric"
-        zero = "" if self.symmetric else " and zero point" if self.zero_kind == "int" else " and float zero point"
+        zero = "" if self.symmetric else _ZEROS[self.zero_kind]
         return f"{self.qmin}..{self.qmax}, {kind}, {self.scale_dtype} scale{zero}"
 
 
+_ZEROS = {"int": " and zero point", "float": " and float zero", "min": " and least x", "mid": " and middle x"}
+
+
 def encode(
-    x: np.ndarray, rule: Rule, granularity: Granularity = groups.TENSOR, rng: np.random.Generator | None = None
+    x: np.ndarray,
+    rule: Rule,
+    granularity: Granularity = groups.TENSOR,
+    rng: np.random.Generator | None = None,
+    scale: np.ndarray | float | None = None,
+    zero_point: np.ndarray | float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (codes, scale, zero_point). Raises ShapeError, NonFiniteError, RangeError, SchemeError (no rng)."""
+    """Return (codes, scale, zero_point); a scale (and zero point) that is given is used and not looked for.
+
+    Raises ShapeError, NonFiniteError, RangeError, SchemeError (no rng, a scale without its zero point).
+    """
     if rule.rounding == "stochastic" and rng is None:
         raise SchemeError("affine.encode: rng = None, expected a np.random.Generator for stochastic rounding")
     x = as_float32("affine.encode", x)
     shape = groups.scale_shape("affine.encode", x.shape, granularity)
     rows = groups.split("affine.encode", x, granularity)  # (groups, members)
-    wide, stored = _scales(rows, rule)
-    zero = _zeros(rows, wide if rule.codes_from == "wide" else stored, rule)
-    stored = _held_finite(stored, zero, rule)
-    codes = _codes(rows, wide if rule.codes_from == "wide" else stored, zero, rule, rng)
+    if scale is not None or zero_point is not None:
+        stored, zero = _given(scale, zero_point, len(rows), rule)
+        codes = _codes(rows, stored, zero, rule, rng)
+    else:
+        found = affine_scale.scales(rows, rule)
+        zero = affine_scale.zeros(rows, found, rule)
+        stored = held_finite(found.stored, zero, rule)
+        codes = _codes(rows, found.wide if rule.codes_from == "wide" else stored, zero, rule, rng, found.multiplier)
     if rule.zero_kind == "int" and not rule.binary:
         zero = zero.astype(codes.dtype)
     return (
@@ -143,83 +184,57 @@ def encode(
     )
 
 
-def decode(codes: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, granularity: Granularity) -> np.ndarray:
-    """(codes - zero_point) * scale in float32, in the shape of `codes`; overflow gives infinity silently."""
+def decode(
+    codes: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, granularity: Granularity, rule: Rule | None = None
+) -> np.ndarray:
+    """(codes - zero_point) * scale in float32, in the shape of `codes`; overflow gives infinity silently.
+
+    `rule` matters for zero kinds min and mid only: (codes - base) * scale + zero_point, base being the code that
+    zero_point belongs to.
+    """
     rows = groups.split("affine.decode", codes, granularity)
     scales = groups.column("affine.decode", "scale", scale, len(rows))
     zeros = groups.column("affine.decode", "zero_point", zero_point, len(rows))
+    shifted = rule is not None and rule.zero_kind in IN_UNITS_OF_X
     x = np.empty(rows.shape, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for part in groups.slabs(rows.shape):
             x[part] = rows[part]
-            x[part] -= zeros[part[0]]
+            x[part] -= np.float32(rule.base) if shifted else zeros[part[0]]
             x[part] *= scales[part[0]]
+            if shifted:
+                x[part] += zeros[part[0]]
     return groups.join(x, codes.shape, granularity)
 
 
-def _scales(rows: np.ndarray, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-    """(wide, stored) scales (groups,) of rows (groups, members)."""
-    zero = np.float32(0)  # x + 0 turns -0 into 0: which of the two a minimum returns depends on the processor
-    wide = (_symmetric(rows, rule) if rule.symmetric else _asymmetric(rows, rule)) + zero
-    if rule.min_scale:
-        wide = np.copysign(np.maximum(np.abs(wide), np.float32(rule.min_scale)), wide)
-    wide = np.clip(wide, np.float32(-LARGEST), np.float32(LARGEST))
-    stored = narrow(wide, rule.scale_dtype) + zero
-    if not np.isfinite(stored).all():
-        worst = int(np.argmin(np.isfinite(stored)))
-        raise RangeError(
-            f"affine.encode: scale of group {worst} = {wide[worst]:.6g}, expected one that {rule.scale_dtype} holds"
-        )
-    return wide, stored
-
-
-def _symmetric(rows: np.ndarray, rule: Rule) -> np.ndarray:
-    half = 1 << (rule.bits - 1)
-    if rule.binary:
-        mean = np.abs(rows).mean(axis=1, dtype=np.float64)  # float64, so that the order of the sum does not show
-        return (2 * np.minimum(mean, LARGEST / 2)).astype(np.float32)
-    lo, hi = rows.min(axis=1), rows.max(axis=1)
-    if rule.range_mode == "signedmax":
-        peak = np.where(-lo > hi, lo, hi)
-        tied = np.flatnonzero((-lo == hi) & (hi > 0))
-        first_is_low = (rows[tied] == lo[tied, None]).argmax(axis=1) < (rows[tied] == hi[tied, None]).argmax(axis=1)
-        peak[tied[first_is_low]] *= -1
-        return peak / np.float32(-half)
-    divisor = {"half": half - 0.5, "restricted": half - 1, "full": half}[rule.range_mode]
-    return np.maximum(-lo, hi) / np.float32(divisor)
-
-
-def _asymmetric(rows: np.ndarray, rule: Rule) -> np.ndarray:
-    steps = np.float32((1 << rule.bits) - 1)
-    lo, hi = np.minimum(rows.min(axis=1), 0), np.maximum(rows.max(axis=1), 0)
-    with np.errstate(over="ignore"):
-        span = hi - lo
-        return np.where(np.isfinite(span), span / steps, hi / steps - lo / steps)
-
-
-def _zeros(rows: np.ndarray, scale: np.ndarray, rule: Rule) -> np.ndarray:
-    """Zero points as float32: () of a symmetric rule, else (groups,)."""
-    if rule.fixed_zero is not None:
-        return np.array(rule.fixed_zero, np.float32)
-    exact = np.minimum(rows.min(axis=1), 0) / _divisor(scale)
-    if rule.zero_kind == "float":
-        return narrow(np.float32(rule.qmin) - exact, rule.scale_dtype)
-    whole = ROUNDINGS.get(rule.rounding, ROUNDINGS["half_even"])(exact)  # a stochastic rule draws for codes only
-    return np.clip(np.float32(rule.qmin) - whole, rule.qmin, rule.qmax)
-
-
 def _codes(
-    rows: np.ndarray, scale: np.ndarray, zero: np.ndarray, rule: Rule, rng: np.random.Generator | None
+    rows: np.ndarray,
+    scale: np.ndarray,
+    zero: np.ndarray,
+    rule: Rule,
+    rng: np.random.Generator | None,
+    multiplier: np.ndarray | None = None,
 ) -> np.ndarray:
     codes = np.empty(rows.shape, np.int8 if rule.signed else np.uint8)
-    divisor = _divisor(scale)[:, None]
+    if rule.arithmetic == "reciprocal":
+        with np.errstate(divide="ignore", over="ignore"):
+            multiplier = np.float32(1) / safe_divisor(scale)
+        multiplier = None if np.isinf(multiplier).any() else multiplier[:, None]  # a subnormal scale is divided by
+    elif multiplier is not None:
+        multiplier = np.where(np.isinf(multiplier), np.float32(0), multiplier)[:, None]
+    divisor = safe_divisor(scale)[:, None]
+    shifted = rule.zero_kind in IN_UNITS_OF_X
     zeros = np.broadcast_to(zero.reshape(-1, 1), divisor.shape)
+    if shifted:
+        lo = zeros - scale[:, None] * np.float32(rule.base - rule.qmin)
+        zeros = np.full_like(zeros, rule.qmin)
     rounded = partial(stochastic, rng=rng) if rule.rounding == "stochastic" else ROUNDINGS[rule.rounding]
     for part in groups.slabs(rows.shape):
         if rule.binary:
             codes[part] = np.where(rows[part] < 0, rule.qmin, rule.qmax)
             continue
-        q = rows[part] / divisor[part[0]]
+        x = rows[part] - lo[part[0]] if shifted else rows[part]
+        q = quotient(x, divisor[part[0]], None if multiplier is None else multiplier[part[0]])
         if rule.zero_added == "before":
             q += zeros[part[0]]
         rounded(q, out=q)
@@ -230,15 +245,25 @@ def _codes(
     return codes
 
 
-def _divisor(scale: np.ndarray) -> np.ndarray:
-    """x / infinity is 0, which is the code of every weight whose scale is 0."""
-    return np.where(scale == 0, np.float32(np.inf), scale)
-
-
-def _held_finite(scale: np.ndarray, zero: np.ndarray, rule: Rule) -> np.ndarray:
-    """Keep (q - zero) * scale below infinity for every code; only groups near the end of float32 are touched."""
-    if float(np.abs(scale).max()) * (1 << rule.bits) <= LARGEST:
-        return scale
-    reach = np.maximum(np.abs(rule.qmin - zero), np.abs(rule.qmax - zero)).astype(np.float64)
-    held = np.minimum(np.abs(scale), LARGEST / np.maximum(reach, 1)).astype(np.float32)
-    return narrow(np.copysign(held, scale), rule.scale_dtype)
+def _given(
+    scale: np.ndarray | float | None, zero_point: np.ndarray | float | None, count: int, rule: Rule
+) -> tuple[np.ndarray, np.ndarray]:
+    """The caller's scale (groups,), and zero point (groups,) or () of a symmetric rule, checked."""
+    if scale is None or (zero_point is None) != rule.symmetric or rule.binary:
+        wanted = "a scale alone" if rule.symmetric else "a scale and a zero_point"
+        raise SchemeError(f"affine.encode: static scale of a rule {rule.summary!r}, expected {wanted}")
+    values = {"scale": np.asarray(scale, np.float32)}
+    if not rule.symmetric:
+        values["zero_point"] = np.asarray(zero_point, np.float32)
+    for name, value in values.items():
+        require_finite("affine.encode", value.reshape(-1), name)
+        values[name] = groups.column("affine.encode", name, value, count)[:, 0]
+    stored = narrow(values["scale"], rule.scale_dtype)
+    if not np.isfinite(stored).all():
+        raise RangeError(f"affine.encode: scale = {stored.max():.6g}, expected one that {rule.scale_dtype} holds")
+    if rule.symmetric:
+        return stored, np.array(rule.fixed_zero, np.float32)
+    zero = values["zero_point"]
+    if rule.zero_kind == "int" and ((zero < rule.qmin) | (zero > rule.qmax) | (zero != np.trunc(zero))).any():
+        raise RangeError(f"affine.encode: zero_point = {zero.min()}..{zero.max()}, expected integers that are codes")
+    return stored, narrow(zero, "float32" if rule.zero_kind == "int" else rule.scale_dtype)

@@ -7,15 +7,26 @@ Shapes   x (..., n) float32, n a multiple of `block`;  codes (..., n) uint8 in 0
          scale (..., n // block) float32, in the units of x.
 Rounding nearest level; a tie takes the lower code (the authors' code tests `x > midpoint`).
 Zeros    an all-zero block has scale 0 and code 7 (LEVELS[7] = 0): it decodes to zeros.
-Bytes    4 bits a code and 32 a scale: 4.5 bits per weight at 64. bitsandbytes packs the high nibble first.
+Bytes    4 bits a code and 32 a scale: 4.5 bits per weight at 64; with the word dq 4.127 (double_quant.py).
+         bitsandbytes packs the high nibble first.
 Source   Dettmers et al. 2023, QLoRA, arXiv:2305.14314, sec. 3 and app. E.
-Differs  no double quantization of the scales. `nf4@bitsandbytes-cuda` multiplies by the float32 reciprocal of s: a few
-         codes next to a midpoint differ, and a zero block gets code 0.
+
+    dialect                     x is scaled by            zero block      of bitsandbytes 0.50.2
+    bitsandbytes-cuda           x * (1 / s), subnormal    code 0          csrc/kernels.cu; CUDA_BOUNDS
+                                x and s count as 0
+    bitsandbytes-default, -cpu  x * (1 / max(s, 1e-38))   code 7          backends/default/ops.py; the CPU encodes by it
+    bitsandbytes-default-tail   x / max(s, 1e-38)         code 7, and     the same file for a last block that is short:
+                                                          scale 1e-38     encode it alone, with granularity tensor
+    bitsandbytes-triton         x / s                     code 15         backends/triton/kernels_4bit.py
+
+A reciprocal moves a few codes next to a midpoint by one. The two GPU kernels divide approximately, within 2 ulp: on an
+H200, of 2^24 Gaussian weights, CUDA gave 1 and Triton 3 another code than its dialect; scales, ties, zero and subnormal
+blocks were the same. With dq, bitsandbytes-cpu also quantizes the scales as the CPU library does (dynamic_map.py).
 """
 
 import numpy as np
 
-from refquant import codebook
+from refquant import codebook, dynamic_map
 from refquant.groups import group
 
 # Normative as printed (QLoRA app. E): recomputing the quantiles in float64 lands up to 8 ulp
@@ -28,8 +39,33 @@ LEVELS = np.array(
     dtype=np.float32,
 )  # fmt: skip
 LEVELS.flags.writeable = False
-RULE = codebook.Rule(tuple(LEVELS.tolist()))
-DIALECTS = {"bitsandbytes-cuda": {"reciprocal": True}}
+# kernels.cu writes the midpoints with 16 digits. Where a midpoint lies halfway between two float32, those digits are
+# not enough, and the compiler rounds four of them to the other one (Triton goes through float64 and does not).
+CUDA_BOUNDS = codebook.midpoints(LEVELS)
+CUDA_BOUNDS[[0, 12, 14]] = np.nextafter(CUDA_BOUNDS[[0, 12, 14]], np.float32(-1))
+CUDA_BOUNDS[8] = np.nextafter(CUDA_BOUNDS[8], np.float32(1))
+CUDA_BOUNDS.flags.writeable = False
+RULE = codebook.Rule(tuple(LEVELS.tolist()), scale_rule=dynamic_map.RULE)
+DIALECTS = {
+    "bitsandbytes-cuda": {
+        "reciprocal": True,
+        "flush": True,
+        "bounds": tuple(CUDA_BOUNDS.tolist()),
+        "scale_rule": dynamic_map.dialect("bitsandbytes-cuda"),
+    },
+    "bitsandbytes-default": {
+        "reciprocal": True,
+        "min_divisor": 1e-38,
+        "scale_rule": dynamic_map.dialect("bitsandbytes-default"),
+    },
+    "bitsandbytes-cpu": {
+        "reciprocal": True,
+        "min_divisor": 1e-38,
+        "scale_rule": dynamic_map.dialect("bitsandbytes-cpu"),
+    },
+    "bitsandbytes-default-tail": {"min_scale": 1e-38},
+    "bitsandbytes-triton": {"zero_code": 15},
+}
 
 
 def encode(x: np.ndarray, block: int = 64) -> tuple[np.ndarray, np.ndarray]:

@@ -4,12 +4,23 @@
 
     head        int1 .. int8     linear, signed codes, symmetric unless -asym is said        granularity tensor
                 uint1 .. uint8   linear, unsigned codes, asymmetric unless -sym is said      granularity tensor
-                nf4              NormalFloat                                                 granularity b64
+                nf4 af4 bnb_fp4  4-bit codebooks                                             granularity b64
+                dynamic8 udynamic8   8-bit dynamic map, signed and unsigned                  granularity b256
+                quantile1 .. 8, kmeans1 .. 8   a table fitted to the array                   granularity tensor
+                codebook1 .. 8   a table that is handed in: quantize(x, "codebook4", levels=...)
+                fp8_e4m3fn fp8_e5m2 ... fp6_e2m3 fp6_e3m2 fp4_e2m1   a minifloat and a scale  granularity tensor
+                mxfp4 mxfp6_e2m3 mxfp6_e3m2 mxfp8_e4m3 mxfp8_e5m2 mxint8   microscaling      granularity g32
+                nvfp4            E2M1 under an E4M3 and a float32 scale                      granularity g16
                 Q4_0, F16, ...   every type of ggml, by ggml's name; takes no words
     word        who shares a scale   tensor channel channel1 token g128 b64 b128x128         groups.py
-                linear only          sym asym | half restricted full signedmax | zint zfloat | zafter zbefore
+                linear only          sym asym | half restricted full signedmax covering | zafter zbefore
+                                     zint zfloat zmin zmid |
                                      f32 f16 bf16 (scale) | stored wide (codes from which scale) | half_even half_away
                                      half_to_zero half_up half_down toward_zero stochastic                   affine.py
+                codebooks            dq: the scales are quantized too                       double_quant.py
+                fitted tables        own: a table for each group | raw: no scale                 fitted.py
+                small floats         half_even ... stochastic as above; fp8: cast (no scale) special saturate f32 f16
+                                     bf16; mx: floor even rceil ceil rne nearest               mx_scale.py
     dialect     the customs of one implementation, as values of the rule; without it, the published specification
 
 Words come in any order, each question is answered once, and what a head means anyway may be said: `int8-tensor-sym` is
@@ -48,7 +59,9 @@ class Scheme:
     @property
     def bits_per_weight(self) -> float:
         """Stored bits per weight of a large array, where a scale for a whole tensor, channel or token is free."""
-        weight, group = CODECS[type(self.rule)].stored_bits(self.rule)
+        codec = CODECS[type(self.rule)]
+        weight, group = codec.stored_bits(self.rule)
+        group += codec.extra_bits(self.rule)
         return weight + (group / self.granularity.members if self.granularity.members else 0)
 
     @property
@@ -57,7 +70,10 @@ class Scheme:
         return not isinstance(self.rule, gguf.BlockFormat) or self.rule.encode is not None
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
-        """Bytes of an array of `shape`: codes packed without gaps, scales, zero points. May raise ShapeError."""
+        """Bytes of an array of `shape`: codes packed without gaps, scales, zero points. May raise ShapeError.
+
+        What a format stores besides (QuantizedTensor.extras: tables, nested scales) is not counted here.
+        """
         weight, group = CODECS[type(self.rule)].stored_bits(self.rule)
         count = math.prod(groups.scale_shape("Scheme.nbytes", shape, self.granularity))
         return math.ceil(math.prod(shape) * weight / 8) + math.ceil(count * group / 8)

@@ -1,7 +1,7 @@
 """QuantizedTensor: an array in a number format, as logical codes with what is needed to decode them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -40,8 +40,19 @@ class QuantizedTensor:
 
     def dequantize(self) -> np.ndarray:
         """The array that the codes stand for: a new float32 array of `shape`."""
+        if "g_idx" in self.extras:
+            return self._scattered()
         parts = Parts(self.codes, self.scale, self.zero_point, self.extras)
         return CODECS[type(self.scheme.rule)].decode(parts, self.scheme.rule, self.scheme.granularity)
+
+    def _scattered(self) -> np.ndarray:
+        """Groups that are not neighbours: extras["g_idx"] (in,) names the group of each column (gptq.py)."""
+        order = np.argsort(self.extras["g_idx"], kind="stable")
+        extras = {name: array for name, array in self.extras.items() if name != "g_idx"}
+        gathered = replace(self, codes=self.codes[..., order], extras=extras)
+        x = np.empty(self.shape, np.float32)
+        x[..., order] = gathered.dequantize()
+        return x
 
     @property
     def nbytes(self) -> int:

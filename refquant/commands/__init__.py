@@ -9,4 +9,6 @@ COMMANDS names them in the order of --help. A module is imported when its comman
 COMMANDS = {
     "schemes": "list the formats that quantize() knows",
     "inspect": "show what a GGUF file holds",
+    "detect": "tell the layout of the quantized weights in a checkpoint",
+    "transcode": "write a checkpoint again in another layout, the same numbers",
 }

@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> list[str]:
 
 
 def describe(scheme: Scheme) -> str:
-    """One line about a scheme: its rule, who shares a scale, whose customs."""
+    """One line about a scheme: its rule and who shares a scale. Whose customs it follows, its name says."""
     who = scheme.granularity
     sizes = {"group": f" of {who.size}", "block": f" of {who.size}", "tile": f" of {who.rows} x {who.size}"}
     per = "" if scheme.head in gguf.FORMATS else f" per {who.kind}{sizes.get(who.kind, '')}"
-    return scheme.rule.summary + per + (f", as {scheme.dialect}" if scheme.dialect else "")
+    return scheme.rule.summary + per

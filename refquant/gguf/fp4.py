@@ -68,7 +68,7 @@ def encode_mxfp4(x: np.ndarray) -> np.ndarray:
     peak = np.abs(x).max(axis=-1)
     exponent = np.floor(np.log2(peak.astype(np.float64)).astype(np.float32))
     b["e"] = np.where(peak > 0, exponent + np.float32(125), np.float32(0)).astype(np.int32) & 255
-    b["qs"] = pack_nibbles(_nearest_codes(x, E8M0_HALF[b["e"]]))
+    b["qs"] = pack_nibbles(nearest_codes(x, E8M0_HALF[b["e"]]))
     return b
 
 
@@ -78,13 +78,13 @@ def encode_nvfp4(x: np.ndarray) -> np.ndarray:
     require_finite("NVFP4.encode", x)
     b = np.empty(x.shape[:-1], NVFP4)
     parts = x.reshape(*b.shape, 4, 16)
-    b["d"] = _encode_ue4m3(np.abs(parts).max(axis=-1) / np.float32(6))
-    codes = _nearest_codes(parts, UE4M3_HALF[b["d"]])
+    b["d"] = encode_ue4m3(np.abs(parts).max(axis=-1) / np.float32(6))
+    codes = nearest_codes(parts, UE4M3_HALF[b["d"]])
     b["qs"] = (codes[..., :8] | (codes[..., 8:] << np.uint8(4))).reshape(*b.shape, 32)
     return b
 
 
-def _nearest_codes(x: np.ndarray, half_scale: np.ndarray) -> np.ndarray:
+def nearest_codes(x: np.ndarray, half_scale: np.ndarray) -> np.ndarray:
     """(..., n) float32, (...) -> codes (..., n). Rounding is symmetric, so magnitudes are compared, signs put back."""
     size, half_scale = np.abs(x), half_scale[..., None]
     codes, least = np.zeros(x.shape, np.uint8), size
@@ -95,7 +95,7 @@ def _nearest_codes(x: np.ndarray, half_scale: np.ndarray) -> np.ndarray:
     return codes | (((x < 0) & (codes > 0)).astype(np.uint8) << np.uint8(3))
 
 
-def _encode_ue4m3(x: np.ndarray) -> np.ndarray:
+def encode_ue4m3(x: np.ndarray) -> np.ndarray:
     """x >= 0 float32 -> bytes. Only the first of the bits that go decides, so that a half is rounded up."""
     bits = np.minimum(x, np.float32(448)).view(np.int32)
     normal = (bits >> 20) + ((bits >> 19) & 1) - (120 << 3)  # E and M of float32 in a row: a carry out of M enters E

@@ -277,3 +277,52 @@ def test_rules_that_make_no_sense_are_refused(fields, message):
 def test_refusals(x, rule, granularity, error, message):
     with pytest.raises(error, match=message):
         affine.encode(x, rule, granularity)
+
+
+def test_a_scale_that_is_given_is_used():
+    x = np.float32([[-3, 0.5, 1.5, 2.5, 200, -200]])
+    codes, scale, zero = affine.encode(x, affine.Rule(8), TENSOR, scale=np.float32(1))
+    assert (float(scale), int(zero)) == (1, 0)
+    assert codes.tolist() == [[-3, 0, 2, 2, 127, -128]]
+    codes, scale, zero = affine.encode(x, affine.Rule(8, False, False), TENSOR, scale=2.0, zero_point=100)
+    assert (float(scale), int(zero)) == (2, 100)
+    assert codes.tolist() == [[98, 100, 101, 101, 200, 0]]  # -1.5 rounds to -2, 0.25 to 0, 0.75 and 1.25 to 1
+
+
+def test_every_group_may_be_given_its_scale():
+    x = np.random.default_rng(0).standard_normal((4, 8), dtype=np.float32)
+    rule = affine.Rule(4, symmetric=False)
+    ref = affine.encode(x, rule, group(4))
+    got = affine.encode(x, rule, group(4), scale=ref[1], zero_point=ref[2])
+    for a, b in zip(ref, got):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "rule, given, error, message",
+    [
+        (affine.Rule(8), {"zero_point": 1}, SchemeError, "expected a scale alone"),
+        (affine.Rule(8), {"scale": 1.0, "zero_point": 1}, SchemeError, "expected a scale alone"),
+        (affine.Rule(8, symmetric=False), {"scale": 1.0}, SchemeError, "expected a scale and a zero_point"),
+        (affine.Rule(8), {"scale": np.ones(3)}, ShapeError, "one value or 2"),
+        (affine.Rule(8), {"scale": np.nan}, NonFiniteError, "scale"),
+        (affine.Rule(8, scale_dtype="float16"), {"scale": 1e6}, RangeError, "expected one that float16 holds"),
+        (
+            affine.Rule(8, False, False),
+            {"scale": 1.0, "zero_point": 256},
+            RangeError,
+            "expected integers that are codes",
+        ),
+        (
+            affine.Rule(8, False, False),
+            {"scale": 1.0, "zero_point": 0.5},
+            RangeError,
+            "expected integers that are codes",
+        ),
+        (affine.Rule(1), {"scale": 1.0}, SchemeError, "static scale"),
+    ],
+)
+def test_static_refusals(rule, given, error, message):
+    with pytest.raises(error, match=message):
+        affine.encode(np.ones((2, 4)), rule, group(4), **given)

@@ -6,12 +6,17 @@ import pytest
 from refquant import quantize
 
 SAMPLES, CHUNK = 2**23, 2**20
-ANCHORS = {  # groups of 64; reference values, half a percent either way
+ANCHORS = {  # groups of 64 but where said; reference values, half a percent either way
     "nf4": 0.00846,
     "uint4-g64": 0.00830,
     "int4-g64": 0.01057,
     "int4-g64-restricted": 0.01159,
     "int4-g64-signedmax": 0.00902,
+    "mxfp4": 0.01322,  # groups of 32
+    "mxfp4-even": 0.01251,
+    "mxfp4-rceil": 0.01333,
+    "nvfp4": 0.00904,  # groups of 16, and one scale for 2^20 values
+    "bnb_fp4": 0.01489,
 }
 
 

@@ -41,6 +41,25 @@ def test_counting_midpoints_equals_a_binary_search(k):
     np.testing.assert_array_equal(got, ref)
 
 
+@pytest.mark.parametrize("spread", [1.0, 1e-3])  # 1e-3: bounds too close together for the table
+@pytest.mark.parametrize("k", [64, 256])
+def test_a_table_of_upper_halves_equals_a_binary_search(k, spread):
+    levels = np.float32(1 - spread) + np.float32(spread) * np.linspace(-1, 1, k).astype(np.float32) ** 3
+    levels = np.unique(np.concatenate([levels, -levels])) if spread == 1 else np.unique(levels)
+    levels = levels[:256]
+    bounds = codebook.midpoints(levels)
+    rng = np.random.default_rng(k)
+    near = np.concatenate([bounds, np.nextafter(bounds, np.float32(9)), np.nextafter(bounds, np.float32(-9))])
+    x = np.concatenate([near, levels, rng.uniform(-1.1, 1.1, 5000), [np.inf, -np.inf, np.nan, 0.0, -0.0]])
+    x = x.astype(np.float32)
+    assert (codebook._buckets(bounds.tobytes()) is None) == (spread != 1)
+    ref = np.searchsorted(bounds, np.where(np.isnan(x), -np.inf, x), side="left")
+    np.testing.assert_array_equal(codebook.nearest(x, levels), ref)
+    np.testing.assert_array_equal(
+        codebook.nearest(x[: len(x) // 2 * 2].reshape(-1, 2), levels).ravel(), ref[: len(x) // 2 * 2]
+    )
+
+
 def test_levels_times_the_peak_come_back_exactly():
     x = EIGHTS.table[None] * np.array([[1], [3], [0.7]], np.float32)
     codes, scale = codebook.encode(x, EIGHTS, group(8))
@@ -77,6 +96,25 @@ def test_decoding_the_largest_scale_is_finite_and_any_scale_is_silent():
     np.testing.assert_array_equal(got, [big[0], np.nan, np.nan])
 
 
+def test_codes_may_be_in_any_order_and_bounds_anywhere():
+    rule = codebook.Rule((1.0, 0.0, -1.0), order=(2, 1, 0))
+    codes, _ = codebook.encode(np.float32([1, 0.5, 0.51, -0.5, -0.4, -1]), rule, TENSOR)
+    assert codes.tolist() == [0, 1, 0, 2, 1, 2]  # ties to the lower level, whatever its code
+    moved = codebook.Rule((-1.0, 0.0, 1.0), bounds=(-0.9, 0.9))
+    codes, _ = codebook.encode(np.float32([1, 0.9, 0.91, -0.9, -0.8, -1]), moved, TENSOR)
+    assert codes.tolist() == [2, 1, 2, 0, 1, 0]
+
+
+def test_smallest_divisors_and_scales():
+    x = np.float32([0.25, -0.25, 0, 0.125])
+    codes, scale = codebook.encode(x, codebook.Rule(EIGHTS.levels, min_divisor=1.0), TENSOR)
+    assert float(scale) == 0.25
+    np.testing.assert_array_equal(EIGHTS.table[codes], [0.125, -0.25, 0, 0.125])  # 0.25 is a tie
+    codes, scale = codebook.encode(x, codebook.Rule(EIGHTS.levels, min_scale=1.0), TENSOR)
+    assert float(scale) == 1
+    np.testing.assert_array_equal(EIGHTS.table[codes], [0.125, -0.25, 0, 0.125])
+
+
 @pytest.mark.parametrize("k, bits", [(2, 1), (3, 2), (16, 4), (17, 5), (256, 8)])
 def test_bits_are_what_the_largest_code_needs(k, bits):
     assert codebook.Rule(tuple(range(k))).bits == bits
@@ -85,6 +123,10 @@ def test_bits_are_what_the_largest_code_needs(k, bits):
 @pytest.mark.parametrize(
     "call, error, message",
     [
+        (lambda: codebook.Rule((0.0, np.inf)), SchemeError, "expected finite float32"),
+        (lambda: codebook.Rule((0.0, 1.0), order=(0, 0)), SchemeError, "order = 2 codes, expected every code once"),
+        (lambda: codebook.Rule((1.0, 0.0), order=(0, 1)), SchemeError, "ascending order"),
+        (lambda: codebook.Rule((0.0, 1.0), bounds=(0.1, 0.2)), SchemeError, "bounds = 2 values, expected 1"),
         (lambda: codebook.Rule((1.0,)), SchemeError, "levels = 1 values, expected 2 to 256 in ascending order"),
         (lambda: codebook.Rule((1.0, 0.0)), SchemeError, "ascending order"),
         (lambda: codebook.Rule((0.0, float("nan"))), SchemeError, "ascending order"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from strategies import rows, seeded
 
 import refquant
-from refquant import SCHEMES, gguf, quantize
+from refquant import SCHEMES, affine, gguf, quantize
 from refquant.errors import NonFiniteError, QuantError, RangeError, SchemeError, ShapeError, UnsupportedError
 
 LINEAR = ["int8", "int4-g32", "uint4-g32", "int4-channel", "int2-token", "nf4-g32"]
@@ -18,12 +18,14 @@ LINEAR = ["int8", "int4-g32", "uint4-g32", "int4-channel", "int2-token", "nf4-g3
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_registered_name_quantizes_and_comes_back_near(scheme):
     x = np.random.default_rng([256, 512]).standard_normal((256, 512), dtype=np.float32)
+    x = np.abs(x) if scheme.startswith("udynamic") else x
     q = quantize(x, scheme, rng=np.random.default_rng(0))
     assert q.scheme == SCHEMES[scheme]
     assert q.shape == x.shape
     bits = getattr(q.scheme.rule, "bits", q.scheme.bits_per_weight)
     error = np.square(q.dequantize() - x).mean()
-    assert error < 12 * 4.0 ** -min(bits, 8)  # the square of a step, for a range of some 7 standard deviations
+    even = isinstance(q.scheme.rule, affine.Rule | gguf.BlockFormat)  # others have their bits where x is small
+    assert error < 12 * 4.0 ** -min(bits, 8 if even else 5)  # the square of a step, for some 7 standard deviations
 
 
 @seeded

@@ -1,0 +1,49 @@
+"""Methods: how to choose the codes of a weight matrix, other than by rounding to nearest.
+
+    METHODS[name](W, scheme, calibration, **options) -> QuantizedTensor
+
+    W            (out, in), float16/32/64 or bfloat16
+    scheme       the format (schemes.py): a method fills it with better codes, it does not change what codes mean
+    calibration  what the layer is fed: X (tokens, in) or (batch, tokens, in), an iterable of such batches, or a
+                 hessian.Hessian that was accumulated before; a method that needs none ignores it
+    options      the method's own, named in its module; `dialect` is one of them where implementations differ
+
+`refquant.quantize(W, "int4-g128", method="gptq", calibration=X)` looks here; "gptq@ist" is method "gptq" with
+dialect="ist". A new method is a module with such a function and one line below.
+"""
+
+import inspect
+from collections.abc import Callable
+
+from refquant import awq, gptaq, gptq, ldlq, magnitude, nearest, obq, smoothquant, sparsegpt, wanda
+from refquant.errors import SchemeError
+from refquant.tensor import QuantizedTensor
+
+Method = Callable[..., QuantizedTensor]
+
+METHODS: dict[str, Method] = {
+    "nearest": nearest.quantize,
+    "gptq": gptq.quantize,
+    "gptaq": gptaq.quantize,
+    "obq": obq.quantize,
+    "ldlq": ldlq.quantize,
+    "sparsegpt": sparsegpt.quantize,
+    "wanda": wanda.quantize,
+    "magnitude": magnitude.quantize,
+    "awq": awq.quantize,
+    "smoothquant": smoothquant.quantize,
+}
+
+
+def find(spelling: str) -> tuple[Method, dict[str, str]]:
+    """The function of "name" or "name@dialect", and the options that the spelling says. Raises SchemeError."""
+    name, at, dialect = spelling.partition("@") if isinstance(spelling, str) else ("", "", "")
+    if name not in METHODS:
+        raise SchemeError(f"methods: method = {spelling!r}, expected one of {', '.join(METHODS)}")
+    return METHODS[name], {"dialect": dialect} if at else {}
+
+
+def takes(method: Method, option: str) -> bool:
+    """Whether a method has an option of this name, or looks through unnamed ones itself."""
+    parameters = inspect.signature(method).parameters.values()
+    return any(p.name == option or p.kind == p.VAR_KEYWORD for p in parameters)
