@@ -9,6 +9,7 @@ COMMANDS names them in the order of --help. A module is imported when its comman
 COMMANDS = {
     "schemes": "list the formats that quantize() knows",
     "inspect": "show what a GGUF file holds",
+    "diff": "compare two files, or two schemes on the same numbers",
     "detect": "tell the layout of the quantized weights in a checkpoint",
     "transcode": "write a checkpoint again in another layout, the same numbers",
 }
