@@ -142,6 +142,65 @@ def compressed_tensors_nvfp4(x: np.ndarray) -> Step:
     return step
 
 
+def bitsandbytes_4bit(kind: str, nested: bool = False) -> Callable[[np.ndarray], Step]:
+    """NF4 or FP4 in blocks of 64, nested: with double quantization; packed two codes a byte."""
+
+    def prepare(x: np.ndarray) -> Step:
+        import torch
+        from bitsandbytes import functional
+
+        t = torch.from_numpy(x)
+        return lambda: functional.dequantize_4bit(
+            *functional.quantize_4bit(t, blocksize=64, quant_type=kind, compress_statistics=nested)
+        )
+
+    return prepare
+
+
+def bitsandbytes_8bit(x: np.ndarray) -> Step:
+    """The dynamic map in blocks of 256."""
+    import torch
+    from bitsandbytes import functional
+
+    t = torch.from_numpy(x)
+    return lambda: functional.dequantize_blockwise(*functional.quantize_blockwise(t, blocksize=256))
+
+
+def torchao_linear(mapping: str, low: int, high: int) -> Callable[[np.ndarray], Step]:
+    """Groups of 128."""
+
+    def prepare(x: np.ndarray) -> Step:
+        import torch
+        from torchao.quantization import quant_primitives as p
+
+        t, block, dtype = torch.from_numpy(x), (1, 128), torch.int8 if low < 0 else torch.uint8
+
+        def step():
+            scale, zero = p.choose_qparams_affine(t, p.MappingType[mapping], block, dtype, low, high)
+            codes = p.quantize_affine(t, block, scale, zero, dtype, low, high)
+            return p.dequantize_affine(codes, block, scale, zero, dtype, low, high)
+
+        return step
+
+    return prepare
+
+
+def compressed_tensors_int4(x: np.ndarray) -> Step:
+    """Symmetric groups of 128."""
+    import torch
+    from compressed_tensors.quantization import QuantizationArgs, utils
+    from compressed_tensors.quantization.lifecycle import forward
+
+    t, args = torch.from_numpy(x), QuantizationArgs(num_bits=4, symmetric=True, strategy="group", group_size=128)
+
+    def step():
+        groups = t.unflatten(-1, (-1, 128))
+        scale, zero = utils.calculate_qparams(groups.amin(-1), groups.amax(-1), args)
+        return forward.dequantize(forward.quantize(t, scale, zero, args, dtype=torch.int8), scale, zero, args)
+
+    return step
+
+
 SMALL_FLOATS = [
     Case("fp8_e4m3fn-cast", "ml_dtypes", "ml_dtypes", ml_dtypes_cast("float8_e4m3fn")),
     Case("fp8_e4m3fn-cast", "torch", "torch", torch_cast("float8_e4m3fn")),
@@ -161,7 +220,19 @@ SMALL_FLOATS = [
     Case("nvfp4@torchao", "torchao", "torchao", torchao_nvfp4),
     Case("nvfp4@compressed-tensors", "compressed-tensors", "compressed_tensors", compressed_tensors_nvfp4),
 ]
-CASES = [*SMALL_FLOATS]
+CODEBOOKS = [
+    Case("nf4", "bitsandbytes", "bitsandbytes", bitsandbytes_4bit("nf4")),
+    Case("nf4-dq@bitsandbytes-cpu", "bitsandbytes", "bitsandbytes", bitsandbytes_4bit("nf4", nested=True)),
+    Case("bnb_fp4@bitsandbytes-cpu", "bitsandbytes", "bitsandbytes", bitsandbytes_4bit("fp4")),
+    Case("dynamic8", "bitsandbytes", "bitsandbytes", bitsandbytes_8bit),
+    Case("dynamic8@bitsandbytes-cpu", "bitsandbytes", "bitsandbytes", bitsandbytes_8bit),
+]
+LINEAR = [
+    Case("int4-g128@torchao", "torchao", "torchao", torchao_linear("SYMMETRIC", -8, 7)),
+    Case("uint4-g128@torchao", "torchao", "torchao", torchao_linear("ASYMMETRIC", 0, 15)),
+    Case("int4-g128@compressed-tensors", "compressed-tensors", "compressed_tensors", compressed_tensors_int4),
+]
+CASES = [*SMALL_FLOATS, *CODEBOOKS, *LINEAR]
 
 
 def seconds(step: Step) -> float:

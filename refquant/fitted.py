@@ -11,7 +11,7 @@ Words    own         a table for each group instead of one for the array
          raw         no scale: the levels are in the units of x, scale is None
 Stored   extras["levels"] float32, (k,) or with own (groups, k)
 Codes    codebook.py has the arithmetic: division, ties to the lower code, zero groups.
-Costs    the fit of one table sorts the array: some 150 ns a value, more than all else.
+Costs    the fit of one table sorts the array: some 60 ns a value, most of the time.
 """
 
 from collections.abc import Mapping

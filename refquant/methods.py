@@ -15,7 +15,26 @@ dialect="ist". A new method is a module with such a function and one line below.
 import inspect
 from collections.abc import Callable
 
-from refquant import awq, gptaq, gptq, ldlq, magnitude, nearest, obq, smoothquant, sparsegpt, wanda
+from refquant import (
+    adaround,
+    autoround,
+    awq,
+    easyquant,
+    gptaq,
+    gptq,
+    hqq,
+    ldlq,
+    low_rank,
+    magnitude,
+    nearest,
+    obq,
+    smoothquant,
+    sparse_split,
+    sparsegpt,
+    wanda,
+    weighted_rounding,
+    zeroquant,
+)
 from refquant.errors import SchemeError
 from refquant.tensor import QuantizedTensor
 
@@ -32,6 +51,14 @@ METHODS: dict[str, Method] = {
     "magnitude": magnitude.quantize,
     "awq": awq.quantize,
     "smoothquant": smoothquant.quantize,
+    "hqq": hqq.quantize,
+    "adaround": adaround.quantize,
+    "autoround": autoround.quantize,
+    "weighted": weighted_rounding.quantize,
+    "easyquant": easyquant.quantize,
+    "zeroquant": zeroquant.quantize,
+    "sparse": sparse_split.quantize,
+    "low_rank": low_rank.quantize,
 }
 
 
