@@ -27,10 +27,10 @@ from refquant import gguf
 from refquant.errors import QuantError
 from refquant.models import ModelConfig
 from runtime.bandwidth import read_bandwidth
+from runtime.cores import physical_cores
 from runtime.model_facts import cache_bytes, tensor_bytes, weight_traffic
 from runtime.resident_memory import ResidentMemory
 from runtime.speed_tests import SpeedTest
-from runtime.workers import physical_cores
 
 TYPES = ("Q4_0", "Q8_0", "Q4_K_M", "Q6_K", "IQ4_XS", "F16", "BF16")
 

@@ -13,8 +13,8 @@ from benchmarks.first_token import FirstToken
 from benchmarks.footprint import Footprint
 from refquant.memory import human
 from runtime.bench_rows import table
+from runtime.cores import physical_cores
 from runtime.processor import processor
-from runtime.workers import physical_cores
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from refquant.errors import QuantError, RangeError, ShapeError
 from refquant.models import Oracle
 from refquant.text import Tokenizer
 from runtime.bench_rows import table
-from runtime.workers import physical_cores
+from runtime.cores import physical_cores
 
 RESAMPLES = 10_000
 LOW, HIGH = 2.5, 97.5  # percentiles of the interval
@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text to read")
     p.add_argument("--windows", type=int, default=96, metavar="N", help="pieces of the text (96)")
     p.add_argument("--length", type=int, default=256, metavar="N", help="tokens of a piece (256)")
-    p.add_argument("--kv", choices=("f16", "f32"), default="f16", help="type of both engines' KV cache (f16)")
+    p.add_argument("--kv", choices=("f16", "f32", "q8_0"), default="f16", help="type of both engines' KV cache (f16)")
     p.add_argument("-t", "--threads", type=int, default=physical_cores(), metavar="N", help="threads of both engines")
     p.add_argument("--flash-attn", choices=("auto", "on", "off"), default="auto", help="of llama.cpp (auto)")
     p.add_argument("--llama-python", metavar="PATH", help="a Python that has llama_cpp (default: this one)")

@@ -12,7 +12,7 @@ import time
 from benchmarks.serving import serve
 
 BATCH = 512
-KV_TYPES = {"f32": 0, "f16": 1}  # enum ggml_type
+KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
 FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
 
 

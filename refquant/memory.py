@@ -2,12 +2,15 @@
 
     weights    sum of the bytes of all tensors (matrices are rearranged at load, without changing their size, and their
                pages of the file let go), and 4 bytes a value for every matrix of a type that is decoded to float32
-    cache      n_ctx * n_layer * n_head_kv * (head_dim + head_dim_v) * bytes(kv_dtype)
+    cache      n_ctx * n_layer * n_head_kv * (bytes(head_dim) + bytes(head_dim_v))
+               bytes(n) is 2 n in f16, 4 n in f32, 34 for each 32 values begun in q8_0
     scratch    4 * batch * (2 n_embd + 2 q + k + v + o + 2 n_ff + widest) + 3 * batch * widest
                + 128 (n_vocab + n_embd) + 4 n_ctx rope_dim
                activations of one batch of the prompt as float32 (q, k, v, o: the widths of queries, keys, values and
                of all heads' values; widest: the largest of n_embd, n_ff and o), the widest once more in two 8-bit
                forms; 32 rows of logits; sin and cos of every position
+               with experts, n_ff is the width of the shared one, or 0; batch * n_used rows of their own take
+               4 (2 n_embd + 3 w) + 3 max(n_embd, w) bytes each, w being the width of an expert
     program    150 MiB + 900 n_vocab
                interpreter, Numba and compiled kernels; the vocabulary with the tokenizer built of it (measured, Linux)
     total      weights + cache + scratch + program
@@ -26,7 +29,7 @@ from refquant.errors import RangeError
 from refquant.gguf import FORMATS, GGUFFile
 from refquant.models.config import ModelConfig
 
-KV_BYTES = {"f16": 2, "f32": 4}
+KV_BLOCKS = {"f16": (1, 2), "f32": (1, 4), "q8_0": (32, 34)}  # (values, bytes)
 EMBEDDING = "token_embd.weight"  # read row by row, and multiplied only where the output is tied to it
 PROGRAM, PER_VOCABULARY_ENTRY = 150 << 20, 900
 N_CTX_MAX = 2**31 - 1
@@ -76,24 +79,32 @@ def estimate(
     for name, value in (("n_ctx", n_ctx), ("batch", batch)):
         if not 1 <= value <= N_CTX_MAX:
             raise RangeError(f"memory.estimate: {name} = {value}, expected 1..{N_CTX_MAX}")
-    if kv_dtype not in KV_BYTES:
-        raise RangeError(f"memory.estimate: kv_dtype = {kv_dtype!r}, expected one of {', '.join(KV_BYTES)}")
-    head = config.head_dim + config.head_dim_v
-    cached = config.n_layer * config.n_head_kv * head * KV_BYTES[kv_dtype]
-    widest = max(config.n_embd, config.n_ff, config.o_width)
+    if kv_dtype not in KV_BLOCKS:
+        raise RangeError(f"memory.estimate: kv_dtype = {kv_dtype!r}, expected one of {', '.join(KV_BLOCKS)}")
+    cached = cache_per_token(config, kv_dtype)
+    widest = max(config.n_embd, config.n_ff_dense, config.o_width)
     attention = 2 * config.q_width + config.k_width + config.v_width + config.o_width
-    activations = 2 * config.n_embd + attention + 2 * config.n_ff + widest
+    activations = 2 * config.n_embd + attention + 2 * config.n_ff_dense + widest
     scratch = 4 * batch * activations + 3 * batch * widest
+    if (m := config.mixture) is not None:
+        scratch += batch * m.n_used * (4 * (2 * config.n_embd + 3 * m.n_ff) + 3 * max(config.n_embd, m.n_ff))
     scratch += 128 * (config.n_vocab + config.n_embd) + 4 * n_ctx * config.rope_dim
     program = PROGRAM + PER_VOCABULARY_ENTRY * config.n_vocab
     multiplied = [
         tensor
         for name, tensor in gguf.tensors.items()
-        if len(tensor.shape) == 2 and (name != EMBEDDING or config.tied_output)
+        if len(tensor.shape) in (2, 3) and (name != EMBEDDING or config.tied_output)
     ]
     decoded = sum(4 * math.prod(tensor.shape) for tensor in multiplied if tensor.type not in kernels)
     weights = sum(tensor.nbytes for tensor in gguf.tensors.values()) + decoded
     return Memory(weights, n_ctx * cached, scratch, program, cached + 4 * config.rope_dim, n_ctx, kv_dtype)
+
+
+def cache_per_token(config: ModelConfig, kv_dtype: str) -> int:
+    """Bytes of the keys and values of one position, all layers together."""
+    values, size = KV_BLOCKS[kv_dtype]
+    head = sum(-(-dim // values) * size for dim in (config.head_dim, config.head_dim_v))
+    return config.n_layer * config.n_head_kv * head
 
 
 def available(root: Path = Path("/")) -> int | None:

@@ -94,7 +94,9 @@ def parser() -> argparse.ArgumentParser:
         "--ctx", type=int, metavar="N", help="tokens of context (default: what the model was trained for, at most 8192)"
     )
     run.add_argument("--threads", type=int, metavar="N", help="threads (default: the physical cores)")
-    run.add_argument("--kv", choices=("f16", "f32"), default="f16", help="type of the KV cache (f16)")
+    run.add_argument(
+        "--kv", choices=("f16", "f32", "q8_0"), default="f16", help="type of the KV cache; q8_0 takes half of f16 (f16)"
+    )
     run.add_argument("--force", action="store_true", help="load a model that seems too large for the free memory")
 
     show = p.add_argument_group("messages")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refquant.errors import QuantError
-from refquant.memory import KV_BYTES
+from refquant.memory import KV_BLOCKS
 from runtime import bench_rows
 from runtime.bench_rows import Load, Row
 from runtime.printable import one_line
@@ -152,7 +152,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("-d", "--n-depth", type=_numbers(0), default=[0], metavar="N", help="tokens read before (0)")
     p.add_argument("-t", "--threads", type=_numbers(1), metavar="N", help="threads (the physical cores)")
     p.add_argument("-r", "--repetitions", type=int, default=5, metavar="N", help="runs of each test (5)")
-    p.add_argument("--kv", choices=tuple(KV_BYTES), default="f16", help="type of the KV cache (f16)")
+    p.add_argument("--kv", choices=tuple(KV_BLOCKS), default="f16", help="type of the KV cache (f16)")
     p.add_argument("-o", "--output", choices=tuple(bench_rows.WRITERS), default="md", help="format of the output (md)")
     p.add_argument("-q", "--quiet", action="store_true", help="no progress on standard error")
     arguments = p.parse_args(argv)

@@ -1,31 +1,27 @@
-"""The KV cache of one sequence: keys and values of every layer, float32 or float16."""
+"""The KV cache of one sequence: keys and values of every layer in float32, float16 or Q8_0."""
 
 import numpy as np
 
 from refquant.errors import RangeError
 from refquant.models import ModelConfig
-from runtime.step import CUT
-from runtime.weights import padded
-
-DTYPES = {"f16": np.uint16, "f32": np.float32}  # float16 as its bits: Numba's CPU code knows no float16
+from runtime.kernels.kv_rows import CUT, ROWS
 
 
 class KVCache:
-    """keys (layers, kv_heads, cuts, head_dim, 256) and values (layers, kv_heads, cuts, 256, head_dim_v up to a
-    multiple of 32).
+    """keys and values (layers, kv_heads, cuts, bytes) uint8, laid out as runtime.kernels.kv_rows says.
 
     The memory is zeros that the system hands out page by page when they are first written.
     """
 
     def __init__(self, config: ModelConfig, n_ctx: int, kv_dtype: str = "f16"):
-        if kv_dtype not in DTYPES:
-            raise RangeError(f"KVCache: kv_dtype = {kv_dtype!r}, expected one of {', '.join(DTYPES)}")
+        if kv_dtype not in ROWS:
+            raise RangeError(f"KVCache: kv_dtype = {kv_dtype!r}, expected one of {', '.join(ROWS)}")
         if n_ctx < 1:
             raise RangeError(f"KVCache: n_ctx = {n_ctx}, expected at least 1")
-        dtype, cuts = DTYPES[kv_dtype], -(-n_ctx // CUT)
-        self.n_ctx, self.cuts = n_ctx, cuts
-        self.keys = np.zeros((config.n_layer, config.n_head_kv, cuts, config.head_dim, CUT), dtype)
-        self.values = np.zeros((config.n_layer, config.n_head_kv, cuts, CUT, padded(config.head_dim_v)), dtype)
+        self.rows, self.n_ctx, self.cuts = ROWS[kv_dtype], n_ctx, -(-n_ctx // CUT)
+        shape = (config.n_layer, config.n_head_kv, self.cuts)
+        self.keys = np.zeros((*shape, self.rows.key_cut(config.head_dim)), np.uint8)
+        self.values = np.zeros((*shape, self.rows.value_cut(config.head_dim_v)), np.uint8)
 
     @property
     def nbytes(self) -> int:

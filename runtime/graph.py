@@ -1,7 +1,8 @@
 """The step as tables of operations: token ids and a cache in, logits out.
 
-Llama, Qwen2 and Qwen3 differ by values, not by code. Three tables exist: `token` reads one token to its logits,
-`prompt` reads up to BATCH tokens up to the last norm, `head` turns up to HEAD of its rows into logits.
+Llama, Qwen2 and Qwen3 differ by values, not by code; experts (runtime.mixture) take the place of a feed-forward block
+or stand beside it. Three tables exist: `token` reads one token to its logits, `prompt` reads up to BATCH tokens up to
+the last norm, `head` turns up to HEAD of its rows into logits.
 """
 
 import numpy as np
@@ -9,55 +10,15 @@ import numpy as np
 from refquant.models import ModelConfig
 from runtime.cache import KVCache
 from runtime.jit import Compiled
-from runtime.kernels import activations, attention, gemm, norm, rope, swiglu
+from runtime.kernels import attention, norm, rope, swiglu
+from runtime.mixture import MixtureRows
+from runtime.products import forms, product_record
 from runtime.program import Program
+from runtime.scratch import Scratch, written
 from runtime.weights import Layer, Linear, Weights, padded
 from runtime.workers import Crew
 
 BATCH, HEAD = 512, 32
-
-
-class Scratch:
-    """The activations of one step, shared by all layers: rows of tokens, columns up to a multiple of 32."""
-
-    def __init__(self, config: ModelConfig, tokens: int, threads: int, cuts: int):
-        c = config
-        width = max(padded(c.n_embd), padded(c.n_ff), padded(c.o_width))
-        floats = lambda *shape: np.zeros(shape, np.float32)
-        self.x, self.h = floats(tokens, padded(c.n_embd)), floats(tokens, width)
-        self.q, self.k, self.v = (
-            floats(tokens, padded(c.q_width)),
-            floats(tokens, padded(c.k_width)),
-            floats(tokens, padded(c.v_width)),
-        )
-        self.queries, self.attended = floats(tokens, c.q_width), floats(tokens, padded(c.o_width))
-        self.y, self.gate, self.up = (
-            floats(tokens, padded(c.n_embd)),
-            floats(tokens, padded(c.n_ff)),
-            floats(tokens, padded(c.n_ff)),
-        )
-        step = 2 + padded(c.head_dim_v)
-        self.attention = np.zeros(threads * (attention.SCRATCH + 12 * step * 4), np.uint8)
-        self.partials = floats(c.n_head, cuts, step)
-        self.panels = np.zeros(threads * gemm.PANEL, np.uint8)
-        self.forms = {
-            form: Form(tokens, width, block) for form, block in ((activations.Q8_0, 32), (activations.Q8_K, 256))
-        }
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all of it."""
-        arrays = [value for value in vars(self).values() if isinstance(value, np.ndarray)]
-        return sum(array.nbytes for array in arrays + [a for form in self.forms.values() for a in form.arrays])
-
-
-class Form:
-    """An 8-bit form of activations: codes, e, sums of 32 and of 16 codes."""
-
-    def __init__(self, tokens: int, width: int, block: int):
-        self.codes, self.e = np.zeros(tokens * width, np.int8), np.zeros(tokens * width // block + tokens, np.float32)
-        self.sums, self.halves = np.zeros(tokens * width // 32, np.int32), np.zeros(tokens * width // 16, np.int32)
-        self.arrays = [self.codes, self.e, self.sums, self.halves]
 
 
 class Graph:
@@ -74,7 +35,7 @@ class Graph:
         n_ctx: int,
     ):
         self.config, self.weights, self.crew = config, weights, crew
-        self.cos, self.sin, self.wide = cos, sin, kv_dtype == "f32"
+        self.cos, self.sin, self.kv_dtype = cos, sin, kv_dtype
         threads = crew.threads if crew else 1
         self.one = Scratch(config, 1, threads, -(-n_ctx // 256))
         self.many = Scratch(config, BATCH, threads, 1)
@@ -134,34 +95,45 @@ class Graph:
 
     def _body(self, program: Program, s: Scratch, cache: KVCache, many: bool) -> None:
         c, layers = self.config, self.weights.layers
-        before = None
+        added, bias = False, None
         for i, layer in enumerate(layers):
-            self._add_norm(program, s, before, layer.attn_norm, [layer.q, layer.k, layer.v])
+            self._add_norm(program, s, added, bias, layer.attn_norm, [layer.q, layer.k, layer.v])
             for linear, out in ((layer.q, s.q), (layer.k, s.k), (layer.v, s.v)):
                 self._multiply(program, linear, s.h, out, s, many, beside=linear is not layer.v)
             self._attend(program, layer, s, cache, i, many)
             self._encode(program, s.attended, s, [layer.attn_output], padded(c.o_width))
             self._multiply(program, layer.attn_output, s.attended, s.y, s, many)
-            self._add_norm(program, s, layer.attn_output, layer.ffn_norm, [layer.gate, layer.up])
-            self._multiply(program, layer.gate, s.h, s.gate, s, many, beside=True)
-            self._multiply(program, layer.up, s.h, s.up, s, many)
-            self._swiglu(program, layer, s)
-            self._multiply(program, layer.down, s.h, s.y, s, many)
-            before = layer.down
+            self._add_norm(program, s, True, layer.attn_output.bias, layer.ffn_norm, layer.read_together)
+            if layer.experts is not None:
+                self._choose_experts(program, layer, s, many)
+            if layer.gate is not None:
+                self._multiply(program, layer.gate, s.h, s.gate, s, many, beside=True)
+                self._multiply(program, layer.up, s.h, s.up, s, many)
+                self._swiglu(program, layer, s)
+                self._multiply(program, layer.down, s.h, s.y, s, many)
+            if layer.experts is not None:
+                MixtureRows(program, c, s.mixture, s.panels, many).run(layer.experts, s.y)
+            added, bias = True, None if layer.down is None else layer.down.bias
             self._rows_of_a_layer = len(program) if i == 0 else self._rows_of_a_layer
-        self._add_norm(program, s, before, self.weights.output_norm, [] if many else [self.weights.output])
+        self._add_norm(program, s, added, bias, self.weights.output_norm, [] if many else [self.weights.output])
 
     def _add_norm(
-        self, program: Program, s: Scratch, before: Linear | None, weight: np.ndarray, after: list[Linear]
+        self,
+        program: Program,
+        s: Scratch,
+        added: bool,
+        bias: np.ndarray | None,
+        weight: np.ndarray,
+        after: list[Linear],
     ) -> None:
-        width, bias = padded(self.config.n_embd), None if before is None else before.bias
+        width = padded(self.config.n_embd)
         program.add(
             norm.add_norm,
-            [s.x, s.y, weight, s.h, *s.forms[1].arrays, *s.forms[2].arrays, bias],
+            [s.x, s.y, weight, s.h, *written(s.forms), bias],
             [
                 self.config.n_embd,
                 width,
-                0 if before is None else width * 4,
+                width * 4 if added else 0,
                 forms(after),
                 float(self.config.rms_eps),
                 bias is not None,
@@ -171,14 +143,21 @@ class Graph:
 
     def _encode(self, program: Program, h: np.ndarray, s: Scratch, after: list[Linear], width: int) -> None:
         if forms(after):
-            arrays = [None, None, h, None, None, *s.forms[1].arrays, *s.forms[2].arrays]
+            arrays = [None, None, h, None, None, *written(s.forms)]
             program.add(swiglu.encode, arrays, [width, 0, forms(after), 0], per_token=-(-width // 256))
 
+    def _choose_experts(self, program: Program, layer: Layer, s: Scratch, many: bool) -> None:
+        m, experts = s.mixture, layer.experts
+        if experts.shared_gate is not None:
+            self._multiply(program, experts.shared_gate, s.h, m.gates, s, many, beside=True)
+        self._multiply(program, experts.router, s.h, m.scores, s, many)
+        MixtureRows(program, self.config, m, s.panels, many).choose(experts, s.h, s.forms)
+
     def _swiglu(self, program: Program, layer: Layer, s: Scratch) -> None:
-        width, gate, up = padded(self.config.n_ff), layer.gate.bias, layer.up.bias
+        width, gate, up = padded(self.config.n_ff_dense), layer.gate.bias, layer.up.bias
         program.add(
             swiglu.swiglu,
-            [s.gate, s.up, s.h, gate, up, *s.forms[1].arrays, *s.forms[2].arrays],
+            [s.gate, s.up, s.h, gate, up, *written(s.forms)],
             [width, width * 4, forms([layer.down]), (gate is not None) + 2 * (up is not None)],
             per_token=-(-width // 256),
         )
@@ -193,29 +172,21 @@ class Graph:
         many: bool,
         beside: bool = False,
     ) -> None:
-        product, stride = linear.product, padded(linear.rows) * 4
-        kernel = product.matmul if many else product.matvec
-        if product.form:
-            form = s.forms[product.form]
-            sums = form.halves if product.halves else form.sums
-            buffers = [linear.packed, form.codes, form.e, sums, y, s.panels, product.tables]
-            numbers = [linear.n, stride, product.unpack, product.bias, 0]
-        else:
-            buffers = [linear.packed, x, None, None, y, None]
-            numbers = [linear.n, stride, 0, 0, padded(linear.n) * 4]
+        kernel, buffers, numbers = product_record(linear, x, y, s.forms, s.panels, many)
         program.add(kernel, buffers, numbers, fixed=linear.groups, beside=beside)
 
     def _attend(self, program: Program, layer: Layer, s: Scratch, cache: KVCache, i: int, many: bool) -> None:
         c, keys, values = self.config, cache.keys[i], cache.values[i]
-        group, dim_v = c.n_head // c.n_head_kv, padded(c.head_dim_v)
+        group, dim_v, key_tile = c.n_head // c.n_head_kv, padded(c.head_dim_v), cache.rows.key_tile(c.head_dim)
         optional = [layer.q.bias, layer.k.bias, layer.v.bias, layer.q_norm, layer.k_norm]
         flags = sum(1 << bit for bit, array in enumerate(optional) if array is not None)
         program.add(
             rope.place,
             [s.q, s.k, s.v, self.cos, self.sin, s.queries, keys, values, *optional],
-            [c.n_head_kv, group, c.head_dim, c.head_dim_v, dim_v, cache.cuts]
+            [c.n_head_kv, group, c.head_dim, c.head_dim_v, key_tile, cache.cuts]
             + [padded(w) * 4 for w in (c.q_width, c.k_width, c.v_width)]
-            + [c.rope_dim // 2, c.rope_style == "neox", self.wide, float(c.rms_eps), flags],
+            + [c.rope_dim // 2, c.rope_style == "neox", cache.rows.kind, float(c.rms_eps), flags]
+            + [cache.rows.value_tile],
             per_token=1,
         )
         buffers = [s.queries, keys, values, s.attended, s.attention, s.partials]
@@ -228,19 +199,10 @@ class Graph:
             cache.cuts,
             padded(c.o_width) * 4,
             float(c.attn_scale),
+            key_tile,
         ]
         if many:
-            kernel = attention.attend_prompt_f32 if self.wide else attention.attend_prompt_f16
-            program.add(kernel, buffers, numbers, per_six=c.n_head_kv)
+            program.add(attention.PROMPT[self.kv_dtype], buffers, numbers, per_six=c.n_head_kv)
         else:
-            kernel = attention.attend_cuts_f32 if self.wide else attention.attend_cuts_f16
-            program.add(kernel, buffers, numbers, per_cut=c.n_head_kv)
+            program.add(attention.CUTS[self.kv_dtype], buffers, numbers, per_cut=c.n_head_kv)
             program.add(attention.merge_cuts, buffers, numbers, fixed=c.n_head)
-
-
-def forms(linears: list[Linear]) -> int:
-    """The 8-bit forms of x that these matrices read."""
-    found = 0
-    for linear in linears:
-        found |= linear.product.form
-    return found

@@ -1,9 +1,10 @@
 """How this package compiles, and where the compiled code is kept.
 
-    @inlined            a function that kernels call
+    @inlined            a function that kernels call; @inlined_as_c one in which a float may be divided by zero
     @kernel             an operation of the step function: f(args, tokens, start, thread, lo, hi), called by address
     @unpacker           f(args, thread, group, first, blocks), called by the matrix product of prompts
     @entry(n)           a function that Python calls with n int64: no GIL
+    @array_entry(types) a function that Python calls with arrays of these Numba types: no GIL
 
 All without fastmath: the float order written in a kernel is the order it runs in, so that a kernel can equal its NumPy
 twin bit for bit. Nothing is compiled before it is needed.
@@ -90,10 +91,13 @@ def _our_cache():
 
 
 class Compiled:
-    """A function of int64 arguments that is compiled, or read from the cache, when its machine code is first needed."""
+    """A function that is compiled, or read from the cache, when its machine code is first needed.
 
-    def __init__(self, function: Callable, arity: int, from_python: bool = False):
-        self.function, self.arity, self.from_python = function, arity, from_python
+    It takes `arity` int64, or what `signature` says: arrays, whose indices are checked in checked mode.
+    """
+
+    def __init__(self, function: Callable, arity: int, from_python: bool = False, signature=None):
+        self.function, self.arity, self.from_python, self.signature = function, arity, from_python, signature
         self.name = f"{function.__module__}:{function.__name__}"
         self.__doc__ = function.__doc__
 
@@ -103,7 +107,10 @@ class Compiled:
         result = types.int64 if self.from_python else types.void
         signature = result(*[types.int64] * self.arity)
         with _our_cache():
-            if self.from_python:
+            if self.signature is not None:
+                options = {"nogil": True, "cache": True, "boundscheck": CHECKED, "error_model": "numpy"}
+                code = numba.njit(self.signature, **options)(self.function)
+            elif self.from_python:
                 code = numba.njit(signature, nogil=True, cache=True)(self.function)
             else:
                 code = numba.cfunc(signature, cache=True)(self.function)
@@ -116,7 +123,7 @@ class Compiled:
         """Where the machine code lies."""
         return self.code.address
 
-    def __call__(self, *arguments: int) -> int:
+    def __call__(self, *arguments):
         return self.code(*arguments)
 
     @property
@@ -144,6 +151,11 @@ def entry(arity: int) -> Callable[[Callable], Compiled]:
     return lambda function: Compiled(function, arity, from_python=True)
 
 
+def array_entry(signature) -> Callable[[Callable], Compiled]:
+    """A function that Python calls with arguments of a Numba signature."""
+    return lambda function: Compiled(function, len(signature.args), from_python=True, signature=signature)
+
+
 def inlined(function: Callable) -> Callable:
     """A function that kernels call; compiled into each of them.
 
@@ -152,8 +164,17 @@ def inlined(function: Callable) -> Callable:
     for two functions, and the linker would call the one that was loaded first. Modules are imported in one order, so
     a number means the same function everywhere.
     """
+    return numba.njit(nogil=True)(_numbered(function))
+
+
+def inlined_as_c(function: Callable) -> Callable:
+    """As `inlined`; a float divided by zero gives an infinity or a NaN, as in C, where Numba would raise."""
+    return numba.njit(nogil=True, boundscheck=CHECKED, error_model="numpy")(_numbered(function))
+
+
+def _numbered(function: Callable) -> Callable:
     name = f"{function.__module__}.{function.__qualname__}"
     if "<locals>" in name:
         function.__qualname__ += f".{_made[name]}"
         _made[name] += 1
-    return numba.njit(nogil=True)(function)
+    return function

@@ -22,19 +22,17 @@ import numpy as np
 
 from refquant import gguf
 from refquant.errors import ContextFullError, QuantError, RangeError
-from refquant.models import ModelConfig, check_tensors, rope
+from refquant.models import ModelConfig, check_tensors, model_tensors
 from refquant.text import Tokenizer
-from runtime import weights
-from runtime.cache import DTYPES, KVCache
-from runtime.compilation import prepare
-from runtime.graph import BATCH, Graph
+from runtime.arena import Arena
+from runtime.cores import physical_cores
 from runtime.sampling import Sampler
 from runtime.session import Progress, Session, check_ids
-from runtime.step import empty, follow, lead
-from runtime.workers import Crew, physical_cores
 
 if TYPE_CHECKING:
     from refquant.text import ChatTemplate
+    from runtime.cache import KVCache
+    from runtime.weights import Weights
 
 DEFAULT_CONTEXT = 8192  # tokens, where the model was trained for more: a longer one costs memory and must be asked for
 MAX_THREADS = 256
@@ -44,56 +42,73 @@ class Model:
     """Weights, tokenizer, chat template and threads of one GGUF file. Make it with `Model.load`."""
 
     def __init__(
-        self, file: gguf.GGUFFile, config: ModelConfig, n_ctx: int, kv_dtype: str, crew: Crew, progress: Progress | None
+        self,
+        file: gguf.GGUFFile,
+        config: ModelConfig,
+        n_ctx: int,
+        kv_dtype: str,
+        threads: int,
+        progress: Progress | None,
     ):
         self.gguf, self.config, self.n_ctx, self.kv_dtype = file, config, n_ctx, kv_dtype
         warnings = check_tensors(file, config)
-        with ThreadPoolExecutor(1) as aside:  # a large vocabulary takes as long as packing, which needs no GIL
-            tokenizer = aside.submit(Tokenizer.from_gguf, file)
-            self.weights = weights.load(file, config, crew.threads, progress)
-            self.tokenizer = tokenizer.result()
+        arena = Arena(_matrix_bytes(file, config))
+        try:
+            from runtime.engine import Engine  # imports Numba; meanwhile the arena gets its pages
+
+            self._engine = Engine(file, config, n_ctx, threads, kv_dtype, arena)
+            try:
+                with ThreadPoolExecutor(1) as aside:  # a large vocabulary takes as long as packing
+                    tokenizer = aside.submit(Tokenizer.from_gguf, file)
+                    self._engine.prepare(progress)
+                    self.tokenizer = tokenizer.result()
+            except BaseException:
+                self._engine.close()
+                raise
+        finally:
+            arena.settle()
         self.notices = (*warnings, *self.weights.notices)
-        angles = rope.table(rope.inv_freq(config, self.weights.rope_freqs), np.arange(n_ctx), rope.mscale(config))
-        prepare([lead, follow, empty, *Graph.kernels(config, self.weights, kv_dtype)], progress)
-        self._graph = Graph(config, self.weights, *map(_float32, angles), crew, kv_dtype, n_ctx)
-        self._crew = crew
         self._lock = threading.Lock()
         self._closed = False
 
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike | gguf.GGUFFile,
         *,
         n_ctx: int | None = None,
         threads: int | None = None,
         kv_dtype: str = "f16",
         progress: Progress | None = None,
     ) -> "Model":
-        """Open, check and prepare a GGUF file of a Llama, Qwen2 or Qwen3 model.
+        """Open, check and prepare a GGUF file of a Llama, Qwen2 or Qwen3 model, with experts or without.
 
+        path      of the file, or the file as refquant.gguf.open has opened it: it is closed with the model
         n_ctx     positions of the context; default: what the model was trained for, at most 8192
-        threads   default: the physical cores this process may use
-        kv_dtype  "f16" or "f32": the type of the keys and values
+        threads   default: the physical cores this process may use (runtime.cores)
+        kv_dtype  "f16", "f32" or "q8_0": the type of the keys and values
         progress  called as progress(stage, done, total) with the stages "load" and "compile"
 
         Raises GGUFError for anything wrong with the file, RangeError for a wrong argument.
         """
-        if kv_dtype not in DTYPES:
-            raise RangeError(f"Model.load: kv_dtype = {kv_dtype!r}, expected one of {', '.join(DTYPES)}")
         threads = physical_cores() if threads is None else threads
         if not 1 <= threads <= MAX_THREADS:
             raise RangeError(f"Model.load: threads = {threads}, expected 1..{MAX_THREADS}")
-        file = gguf.open(Path(path))
+        file = path if isinstance(path, gguf.GGUFFile) else gguf.open(Path(path))
         try:
             config = ModelConfig.from_metadata(file)
             n_ctx = min(config.n_ctx_train, DEFAULT_CONTEXT) if n_ctx is None else n_ctx
             if not 1 <= n_ctx <= config.n_ctx_train:
                 raise RangeError(f"Model.load: n_ctx = {n_ctx}, expected 1..{config.n_ctx_train}, the trained context")
-            return cls(file, config, n_ctx, kv_dtype, Crew(threads), progress)
+            return cls(file, config, n_ctx, kv_dtype, threads, progress)
         except BaseException:
             file.close()
             raise
+
+    @property
+    def weights(self) -> "Weights":
+        """What is multiplied."""
+        return self._engine.weights
 
     @cached_property
     def template(self) -> "ChatTemplate":
@@ -105,21 +120,18 @@ class Model:
     @property
     def threads(self) -> int:
         """Threads that share a step."""
-        return self._crew.threads
+        return self._engine.crew.threads
 
     def check_ids(self, where: str, ids: Sequence[int]) -> np.ndarray:
         """`ids` as an array, or a ValueError that says which one is wrong."""
         return check_ids(where, ids, self.config.n_vocab)
 
-    def step(self, ids: np.ndarray, cache: KVCache, start: int, last: bool) -> np.ndarray:
+    def step(self, ids: np.ndarray, cache: "KVCache", start: int, last: bool) -> np.ndarray:
         """Read checked `ids` at positions start.. of `cache`; logits (1 or len(ids), n_vocab) float32."""
         with self._lock:
             if self._closed:
                 raise QuantError("Model: the model is closed")
-            if len(ids) == 1:
-                return self._graph.token(int(ids[0]), cache, start)[None].copy()
-            parts = [self._graph.prompt(ids[i : i + BATCH], cache, start + i, last) for i in range(0, len(ids), BATCH)]
-            return parts[-1] if last else np.concatenate(parts)
+            return self._engine.step(ids, cache, start, last)
 
     def logits(self, ids: Sequence[int], last: bool = False) -> np.ndarray:
         """Logits after each of `ids`, or after the last one: (len(ids) or 1, n_vocab) float32."""
@@ -185,7 +197,7 @@ class Model:
         """Let threads and file go; later steps raise."""
         with self._lock:
             self._closed = True
-            self._crew.close()
+            self._engine.close()
             if "template" in self.__dict__ and hasattr(self.template, "close"):
                 self.template.close()
             self.gguf.close()
@@ -197,7 +209,8 @@ class Model:
         self.close()
 
 
-def _float32(table: np.ndarray) -> np.ndarray:
-    narrow = table.astype(np.float32)
-    narrow.flags.writeable = False
-    return narrow
+def _matrix_bytes(file: gguf.GGUFFile, config: ModelConfig) -> int:
+    """Bytes of the matrices that are multiplied; an embedding that is not the output too is read row by row."""
+    read = None if config.tied_output else "token_embd.weight"
+    used = model_tensors(file, config)
+    return sum(tensor.nbytes for name, tensor in used.items() if len(tensor.shape) > 1 and name != read)

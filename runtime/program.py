@@ -48,6 +48,10 @@ class Program:
         self._kernels.append(kernel)
         self._rows.append(row)
 
+    def wait(self) -> None:
+        """Let what comes next begin only when all rows so far are over."""
+        self._rows[-1][4] = False
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -62,7 +66,7 @@ class Program:
         memory = np.zeros(size + 8, np.int64)
         skip = -memory.ctypes.data % 64 // 8  # every row begins a cache line
         table = memory[skip : skip + size].reshape(-1, ROW)
-        table[:] = self._rows
+        table[:] = np.reshape(self._rows, (-1, ROW))
         table[:, 0] = [kernel.address for kernel in self._kernels]
         for row, column, called in self._addresses:
             table[row, column] = called.address

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from refquant.errors import ContextFullError, RangeError, ShapeError
-from runtime.cache import KVCache
 
 if TYPE_CHECKING:
     from runtime.model import Model
@@ -26,6 +25,8 @@ class Session:
         self.n_ctx = model.n_ctx if n_ctx is None else n_ctx
         if not 1 <= self.n_ctx <= model.n_ctx:
             raise RangeError(f"Session: n_ctx = {self.n_ctx}, expected 1..{model.n_ctx}, the context of the model")
+        from runtime.cache import KVCache  # imports Numba
+
         self.cache = KVCache(model.config, self.n_ctx, model.kv_dtype)
         self.tokens: list[int] = []
         self._slice = FIRST_SLICE

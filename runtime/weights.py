@@ -1,8 +1,6 @@
 """From the tensors of a file to what the kernels read: packed matrices, float32 norms and biases."""
 
 import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +8,8 @@ import numpy as np
 from refquant.gguf import FORMATS, GGUFFile, Tensor, dequantize
 from refquant.models import ModelConfig, model_tensors
 from runtime.kernels import PRODUCTS, Product
-from runtime.kernels.pack import GROUP, interleave, plan
+from runtime.kernels.pack import GROUP
+from runtime.packing import Packing
 
 log = logging.getLogger("runtime")
 WIDTH = 32  # rows of activations are multiples of this many columns
@@ -23,7 +22,7 @@ def padded(n: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """y = W x + bias."""
+    """y = W x + bias, or one such matrix for each of some experts."""
 
     name: str
     type: str  # the type that is multiplied: F32 for a tensor that went the slow path
@@ -31,6 +30,7 @@ class Linear:
     n: int
     packed: np.ndarray  # uint8, rows side by side (runtime.kernels.pack)
     bias: np.ndarray | None  # (padded rows,) float32
+    experts: int = 1  # matrices of (rows, n), packed one after the other
 
     @property
     def product(self) -> Product:
@@ -39,13 +39,31 @@ class Linear:
 
     @property
     def groups(self) -> int:
-        """Groups of 32 rows."""
+        """Groups of 32 rows of one matrix."""
         return padded(self.rows) // GROUP
 
 
 @dataclass(frozen=True, slots=True)
+class Experts:
+    """Experts of one block, the router that chooses among them, and the gate of the shared expert if there is one."""
+
+    router: Linear
+    gate: Linear
+    up: Linear
+    down: Linear
+    shared_gate: Linear | None
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """All of them."""
+        own = (self.router, self.gate, self.up, self.down)
+        return own if self.shared_gate is None else (*own, self.shared_gate)
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
-    """The weights of one block; q_norm and k_norm where the architecture has them."""
+    """The weights of one block; q_norm and k_norm where the architecture has them. Beside experts, gate, up and down
+    are those of the shared expert, or None."""
 
     attn_norm: np.ndarray
     q: Linear
@@ -55,14 +73,22 @@ class Layer:
     k_norm: np.ndarray | None
     attn_output: Linear
     ffn_norm: np.ndarray
-    gate: Linear
-    up: Linear
-    down: Linear
+    gate: Linear | None
+    up: Linear | None
+    down: Linear | None
+    experts: Experts | None = None
 
     @property
     def linears(self) -> tuple[Linear, ...]:
         """The matrices of this block."""
-        return (self.q, self.k, self.v, self.attn_output, self.gate, self.up, self.down)
+        own = (self.q, self.k, self.v, self.attn_output, self.gate, self.up, self.down)
+        return tuple(x for x in own if x is not None) + (() if self.experts is None else self.experts.linears)
+
+    @property
+    def read_together(self) -> list[Linear]:
+        """The matrices that the normalized input of the feed-forward part is multiplied with."""
+        dense = [self.gate, self.up] if self.gate is not None else []
+        return dense + [x for x in (() if self.experts is None else self.experts.linears) if x is not self.experts.down]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,31 +117,27 @@ class Weights:
         return sum(linear.packed.nbytes for linear in self.linears)
 
 
-def pack(data: np.ndarray, type_name: str, pool: ThreadPoolExecutor, parts: int) -> np.ndarray:
-    """The packed form of (rows, row bytes) uint8."""
-    rows, row_bytes = data.shape
-    groups = padded(rows) // GROUP
-    out = np.zeros(groups * GROUP * row_bytes, np.uint8)
-    steps = plan(PRODUCTS[type_name].fields)
-    block_bytes = FORMATS[type_name].block_bytes
+def row_bytes(type_name: str, n: int) -> int:
+    """Bytes of n weights."""
+    fmt = FORMATS[type_name]
+    return n // fmt.values * fmt.block_bytes
 
-    def work(lo: int, hi: int) -> None:
-        interleave(
-            data.ctypes.data, rows, row_bytes, block_bytes, steps.ctypes.data, len(steps), out.ctypes.data, lo, hi
-        )
 
-    parts = min(parts, groups)
-    done = [pool.submit(work, groups * i // parts, groups * (i + 1) // parts) for i in range(parts)]
-    for part in done:
-        part.result()
+def filled_up(data: np.ndarray) -> np.ndarray:
+    """(experts, rows, bytes) uint8 with rows of zeros up to whole groups."""
+    experts, rows, size = data.shape
+    out = np.zeros((experts, padded(rows), size), np.uint8)
+    out[:, :rows] = data
     return out
 
 
-def load(gguf: GGUFFile, config: ModelConfig, threads: int, progress: Callable | None = None) -> Weights:
-    """The weights of a file that `check_tensors` has accepted. A type without a kernel is decoded to float32 here."""
+def load(gguf: GGUFFile, config: ModelConfig, packing: Packing) -> Weights:
+    """The weights of a file that `check_tensors` has accepted; `packing.run` fills the matrices.
+
+    A type without a kernel is decoded to float32 here.
+    """
     tensors = model_tensors(gguf, config)
     slow: dict[str, int] = {}
-    done = 0
 
     def vector(name: str) -> np.ndarray | None:
         """A norm or bias as float32, with zeros up to a multiple of 32."""
@@ -128,28 +150,38 @@ def load(gguf: GGUFFile, config: ModelConfig, threads: int, progress: Callable |
         return out
 
     def linear(name: str) -> Linear:
-        nonlocal done
         tensor = tensors[f"{name}.weight"]
+        count, rows, n = (1, 1, *tensor.shape)[-3:]
         scale = vector(f"{name}.scale")
         kind = tensor.type if scale is None else "scaled " + tensor.type
-        if kind in PRODUCTS:
-            data, type_name = tensor.data, tensor.type
+        if kind in PRODUCTS and not (kind == "BF16" and n % 2):  # columns are multiplied in pairs
+            type_name, data, whole = tensor.type, tensor.data.view(np.uint8), tensor
         else:
-            data, type_name = dequantize(tensor.data, tensor.type), "F32"
+            data, type_name, whole = dequantize(tensor.data, tensor.type), "F32", None
+            tensor.release()
             if scale is not None:
-                data *= scale[0]
+                data = data.reshape(count, -1)
+                data *= scale[:count, None]
             slow[kind] = slow.get(kind, 0) + data.nbytes
-        rows, n = tensor.shape
-        packed = pack(np.ascontiguousarray(data).view(np.uint8).reshape(rows, -1), type_name, pool, threads)
-        del data
-        tensor.release()
-        done += 1
-        if progress is not None:
-            progress("load", done, 7 * config.n_layer + 1)
-        return Linear(f"{name}.weight", type_name, rows, n, packed, vector(f"{name}.bias"))
+            data = data.view(np.uint8)
+        if count > 1 and rows % GROUP:  # an expert begins a group
+            data, whole = filled_up(data.reshape(count, rows, -1)), None
+        packed = packing.add(data.reshape(-1, row_bytes(type_name, n)), type_name, whole)
+        return Linear(f"{name}.weight", type_name, rows, n, packed, vector(f"{name}.bias"), count)
+
+    def experts(p: str) -> Experts:
+        return Experts(
+            router=linear(p + "ffn_gate_inp"),
+            gate=linear(p + "ffn_gate_exps"),
+            up=linear(p + "ffn_up_exps"),
+            down=linear(p + "ffn_down_exps"),
+            shared_gate=linear(p + "ffn_gate_inp_shexp") if config.n_ff_dense else None,
+        )
 
     def layer(i: int) -> Layer:
         p = f"blk.{i}."
+        end = "" if config.mixture is None else "_shexp"
+        gated = {part: linear(f"{p}ffn_{part}{end}") if config.n_ff_dense else None for part in ("gate", "up", "down")}
         return Layer(
             attn_norm=vector(p + "attn_norm.weight"),
             q=linear(p + "attn_q"),
@@ -159,14 +191,12 @@ def load(gguf: GGUFFile, config: ModelConfig, threads: int, progress: Callable |
             k_norm=vector(p + "attn_k_norm.weight"),
             attn_output=linear(p + "attn_output"),
             ffn_norm=vector(p + "ffn_norm.weight"),
-            gate=linear(p + "ffn_gate"),
-            up=linear(p + "ffn_up"),
-            down=linear(p + "ffn_down"),
+            **gated,
+            experts=None if config.mixture is None else experts(p),
         )
 
-    with ThreadPoolExecutor(threads) as pool:
-        layers = tuple(layer(i) for i in range(config.n_layer))
-        output = linear("token_embd" if config.tied_output else "output")
+    layers = tuple(layer(i) for i in range(config.n_layer))
+    output = linear("token_embd" if config.tied_output else "output")
     notices = tuple(
         f"{kind} has no fast kernel: its tensors were decoded to float32 ({size / 1e6:.0f} MB)"
         for kind, size in sorted(slow.items())

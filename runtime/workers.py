@@ -5,33 +5,12 @@ import threading
 
 import numpy as np
 
+from runtime.cores import first_threads
 from runtime.simd.memory import overruns
 from runtime.simd.tier import CHECKED
 from runtime.step import SYNC, empty, follow, lead
 
 PATIENCE = 60_000  # looks for a new job before a thread parks: a few milliseconds
-
-
-def physical_cores() -> int:
-    """Cores this process may use, counting two hyper-threads of a core once where the system tells (Linux)."""
-    return len(_first_threads_of_cores()) or os.cpu_count() or 1
-
-
-def _first_threads_of_cores() -> set[int]:
-    """One CPU of every physical core that this process may use; empty where the system does not tell."""
-    try:
-        allowed = sorted(os.sched_getaffinity(0))
-    except AttributeError:
-        return set()
-    first: dict[str, int] = {}
-    for cpu in allowed:
-        try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as siblings:
-                core = siblings.read().strip()
-        except OSError:
-            core = str(cpu)
-        first.setdefault(core, cpu)
-    return set(first.values())
 
 
 class Crew:
@@ -51,8 +30,7 @@ class Crew:
             helper.start()
 
     def run(self, table: np.ndarray, first: int, end: int, tokens: int, start: int) -> None:
-        """Run rows first..end of a table for `tokens` tokens at positions start..; returns when all threads are
-        done."""
+        """Run rows first..end of a table for `tokens` tokens at positions start..; returns when all of it is done."""
         if table is not self._table:
             if self.threads > 1:
                 empty(self._address)
@@ -66,7 +44,7 @@ class Crew:
             raise RuntimeError(f"a kernel left its buffers {overruns.value} times in rows {first}..{end}")
 
     def _serve(self, thread: int) -> None:
-        cores = _first_threads_of_cores()
+        cores = first_threads()
         if len(cores) >= self.threads:
             os.sched_setaffinity(0, cores)  # of this thread: never two workers on the two halves of one core
         seen = 0

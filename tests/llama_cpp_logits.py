@@ -29,6 +29,9 @@ CASES = {
     "qwen2": {"arch": "qwen2", "tied": True},
     "qwen2, yarn": {"arch": "qwen2", "rope_scaling": YARN | {"factor": 8.0, "original_context_length": 32}},
     "qwen3": {"arch": "qwen3", "head_dim": 32, "n_head_kv": 1, "tied": True},
+    "llama, experts": {"arch": "llama", "experts": 8, "n_ff": 64},
+    "qwen2moe": {"arch": "qwen2moe", "experts": 6, "experts_used": 3},
+    "qwen3moe": {"arch": "qwen3moe", "experts": 12, "experts_used": 4, "n_ff": 32, "head_dim": 32, "tied": True},
     "qwen3, yarn": {"arch": "qwen3", "head_dim": 32, "rope_scaling": YARN, "rope_base": 1000000.0},
 }
 

@@ -1,4 +1,5 @@
-"""A Llama, Qwen2 or Qwen3 in plain Python: one number at a time, nothing shared with the package it is a witness of.
+"""A Llama, Qwen2 or Qwen3, also with experts, in plain Python: one number at a time, nothing shared with the
+package it is a witness of.
 
 `m` is a dict of sizes and constants, `w` a dict of nested lists by tensor name; every number is a Python float.
 Attention walks over all tokens before one, element by element, so the models must be toys.
@@ -27,9 +28,7 @@ def logits(m: dict, w: dict, ids: list[int]) -> list[list[float]]:
             xs[pos] = [a + b for a, b in zip(x, _linear(t, "attn_output", out))]
         for pos, x in enumerate(xs):
             h = _norm(x, t["ffn_norm.weight"], m["eps"])
-            gate, up = _linear(t, "ffn_gate", h), _linear(t, "ffn_up", h)
-            h = [g / (1 + math.exp(-g)) * u for g, u in zip(gate, up)]
-            xs[pos] = [a + b for a, b in zip(x, _linear(t, "ffn_down", h))]
+            xs[pos] = [a + b for a, b in zip(x, _experts(m, t, h) if m["n_used"] else _gated(t, "ffn", "", h))]
     out = w.get("output.weight", w["token_embd.weight"])
     return [[_dot(row, h) for row in out] for h in (_norm(x, w["output_norm.weight"], m["eps"]) for x in xs)]
 
@@ -62,6 +61,26 @@ def speed(m: dict, i: int) -> float:
 def _pair_with_turns(m: dict, turns: float) -> float:
     """Solve original_context * base^(-2 i / d) = 2 pi turns for i."""
     return m["rope_dim"] / 2 * math.log(m["original_context"] / (2 * math.pi * turns), m["base"])
+
+
+def _gated(t: dict, name: str, end: str, h: list[float]) -> list[float]:
+    gate, up = _linear(t, f"{name}_gate{end}", h), _linear(t, f"{name}_up{end}", h)
+    return _linear(t, f"{name}_down{end}", [g / (1 + math.exp(-g)) * u for g, u in zip(gate, up)])
+
+
+def _experts(m: dict, t: dict, h: list[float]) -> list[float]:
+    """The weighed sum over the experts with the largest scores, and the shared expert behind its gate."""
+    likely = [math.exp(s) for s in _linear(t, "ffn_gate_inp", h)]
+    best = sorted(range(len(likely)), key=lambda e: -likely[e])[: m["n_used"]]
+    whole = sum(likely[e] for e in best) if m["normalized"] else sum(likely)
+    y = [0.0] * len(h)
+    for e in best:
+        own = {f"expert_{part}.weight": t[f"ffn_{part}_exps.weight"][e] for part in ("gate", "up", "down")}
+        y = [a + likely[e] / whole * b for a, b in zip(y, _gated(own, "expert", "", h))]
+    if "ffn_gate_inp_shexp.weight" in t:
+        gate = 1 / (1 + math.exp(-_dot(t["ffn_gate_inp_shexp.weight"], h)))
+        y = [a + gate * b for a, b in zip(y, _gated(t, "ffn", "_shexp", h))]
+    return y
 
 
 def _heads(m: dict, t: dict, part: str, h: list[float], pos: int, n: int) -> list[list[float]]:

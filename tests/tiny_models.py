@@ -47,6 +47,9 @@ def write_tiny_model(
     rope_base: float = 10000.0,
     biases: bool | None = None,
     fused_qkv: bool = False,
+    experts: int = 0,
+    experts_used: int = 2,
+    n_ff_shared: int = 64,
     extra: dict[str, tuple[str, Any]] | None = None,
     seed: int = 0,
 ) -> Path:
@@ -56,7 +59,8 @@ def write_tiny_model(
     types         of the matrices, one ggml name or a function of the tensor's name; n_in must be whole blocks.
     rope_freqs    with a tensor that slows the low frequencies down, as in Llama 3.
     rope_scaling  keys below `rope.scaling.`, such as {"type": "yarn", "factor": 4.0, "original_context_length": 64}.
-    biases        on q, k, v; None: for qwen2 only, as in the published models.
+    biases        on q, k, v; None: for qwen2 and qwen2moe only, as in the published models.
+    experts       each n_ff wide, for llama, qwen2moe (with a shared one n_ff_shared wide) and qwen3moe.
     extra         more metadata, name -> (type as in GGUFFile.types, value); replaces what is there.
     """
     rng = np.random.default_rng([seed, n_layer, n_embd, n_head])
@@ -78,6 +82,15 @@ def write_tiny_model(
             metadata[f"{arch}.attention.{key}"] = ("u32", dim)
     for key, value in (rope_scaling or {}).items():
         metadata[f"{arch}.rope.scaling.{key}"] = ({str: "str", int: "u32", float: "f32"}[type(value)], value)
+    if experts:
+        metadata |= {
+            f"{arch}.expert_count": ("u32", experts),
+            f"{arch}.expert_used_count": ("u32", experts_used),
+        }
+        if arch != "llama":
+            metadata[f"{arch}.expert_feed_forward_length"] = ("u32", n_ff)
+        if arch == "qwen2moe":
+            metadata[f"{arch}.expert_shared_feed_forward_length"] = ("u32", n_ff_shared)
     metadata |= extra or {}
 
     k_dim = head_dim or n_embd // n_head
@@ -88,6 +101,11 @@ def write_tiny_model(
     def matrix(name: str, rows: int, n_in: int, size: float) -> None:
         type_name = types if isinstance(types, str) else types(name)
         tensors[name] = (_matrix(rng, rows, n_in, size, type_name), type_name)
+
+    def matrices(name: str, count: int, rows: int, n_in: int, size: float) -> None:
+        type_name = types if isinstance(types, str) else types(name)
+        data = [_matrix(rng, rows, n_in, size, type_name) for _ in range(count)]
+        tensors[name] = (np.stack(data), type_name)
 
     def vector(name: str, x: np.ndarray) -> None:
         tensors[name] = (x, "F32")
@@ -103,16 +121,25 @@ def write_tiny_model(
         vector(f"{blk}.attn_norm.weight", _spread(rng, 1, 0.1, n_embd))
         for part, rows in {"qkv": sum(heads.values())}.items() if fused_qkv else heads.items():
             matrix(f"{blk}.attn_{part}.weight", rows, n_embd, 1.5 * n_embd**-0.5)
-            if arch == "qwen2" if biases is None else biases:
+            if arch in ("qwen2", "qwen2moe") if biases is None else biases:
                 vector(f"{blk}.attn_{part}.bias", _spread(rng, 0, 0.5, rows))
-        if arch == "qwen3":
+        if arch in ("qwen3", "qwen3moe"):
             vector(f"{blk}.attn_q_norm.weight", _spread(rng, 1.5, 0.2, k_dim))
             vector(f"{blk}.attn_k_norm.weight", _spread(rng, 1.5, 0.2, k_dim))
         matrix(f"{blk}.attn_output.weight", n_embd, n_head * v_dim, (n_head * v_dim) ** -0.5)
         vector(f"{blk}.ffn_norm.weight", _spread(rng, 1, 0.1, n_embd))
-        matrix(f"{blk}.ffn_gate.weight", n_ff, n_embd, 1.5 * n_embd**-0.5)
-        matrix(f"{blk}.ffn_up.weight", n_ff, n_embd, n_embd**-0.5)
-        matrix(f"{blk}.ffn_down.weight", n_embd, n_ff, n_ff**-0.5)
+        if experts:
+            vector(f"{blk}.ffn_gate_inp.weight", _spread(rng, 0, 1.5 * n_embd**-0.5, experts, n_embd))
+            matrices(f"{blk}.ffn_gate_exps.weight", experts, n_ff, n_embd, 1.5 * n_embd**-0.5)
+            matrices(f"{blk}.ffn_up_exps.weight", experts, n_ff, n_embd, n_embd**-0.5)
+            matrices(f"{blk}.ffn_down_exps.weight", experts, n_embd, n_ff, n_ff**-0.5)
+        if arch == "qwen2moe":
+            vector(f"{blk}.ffn_gate_inp_shexp.weight", _spread(rng, 0, n_embd**-0.5, n_embd))
+        if not experts or arch == "qwen2moe":
+            width, end = (n_ff_shared, "_shexp") if experts else (n_ff, "")
+            matrix(f"{blk}.ffn_gate{end}.weight", width, n_embd, 1.5 * n_embd**-0.5)
+            matrix(f"{blk}.ffn_up{end}.weight", width, n_embd, n_embd**-0.5)
+            matrix(f"{blk}.ffn_down{end}.weight", n_embd, width, width**-0.5)
     values = {key: value for key, (_, value) in metadata.items()}
     gguf.write(path, values, tensors, types={key: kind for key, (kind, _) in metadata.items()})
     return Path(path)

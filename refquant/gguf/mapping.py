@@ -53,14 +53,24 @@ class Mapping:
 
     def release(self, offset: int, nbytes: int) -> None:
         """Let the system take back the whole pages of `offset .. offset + nbytes`; reading them brings them back."""
-        first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-        length = (offset + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
-        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+        first, length = _whole_pages(offset, nbytes)
+        if length and hasattr(mmap, "MADV_DONTNEED"):
             self.buffer.madvise(mmap.MADV_DONTNEED, first, length)
+
+    def pages(self, offset: int, nbytes: int) -> tuple[int, int]:
+        """Address and bytes of what `release` lets go, for code that does so itself."""
+        first, length = _whole_pages(offset, nbytes)
+        return np.frombuffer(self.buffer, np.uint8).ctypes.data + first, length
 
     def close(self) -> None:
         """Give up the mapping. mmap.close is not for us: it unmaps pages that NumPy arrays still point to."""
         self._buffer = None
+
+
+def _whole_pages(offset: int, nbytes: int) -> tuple[int, int]:
+    """Offset and bytes of the pages that lie inside of `offset .. offset + nbytes` altogether."""
+    first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+    return first, max(0, (offset + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first)
 
 
 def _map(descriptor: int, path: Path) -> mmap.mmap:

@@ -39,9 +39,15 @@ class Tensor:
     path: Path  # of the shard that holds it
     _mapping: Mapping = field(repr=False, compare=False)
 
-    def release(self) -> None:
-        """Say that the data will not be read soon: their pages stop counting as memory of this process."""
-        self._mapping.release(self.offset, self.nbytes)
+    def release(self, first: int = 0, nbytes: int | None = None) -> None:
+        """Say that the data (`nbytes` from byte `first` of them on) will not be read soon: their pages stop counting
+        as memory of this process."""
+        self._mapping.release(self.offset + first, self.nbytes if nbytes is None else nbytes)
+
+    @property
+    def pages(self) -> tuple[int, int]:
+        """Address and bytes of the pages that `release` lets go."""
+        return self._mapping.pages(self.offset, self.nbytes)
 
     @property
     def data(self) -> np.ndarray:

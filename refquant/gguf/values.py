@@ -14,6 +14,7 @@ Source   ggml/docs/gguf.md; the limits on strings and arrays are those of ggml/s
 
 import mmap
 import struct
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,8 @@ MAX_STRING = 1 << 30  # bytes, as in ggml
 MAX_ELEMENTS = 1 << 30
 MAX_TOKENS = 1 << 22  # entries of a vocabulary or of a list of merges
 MAX_TOKEN = 1 << 16  # bytes of one of them: tokenizers copy lengths into narrow integers
+LENGTH = 8  # bytes of the length in front of a string
+MANY, GUESS = 1000, 64  # strings that are worth a guess at all their lengths; bytes of one with its length, or fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +64,39 @@ _ARRAY_NAMES = {s.id: f"arr[{s.name}]" for s in SCALARS}
 _KNOWN = "a metadata type, 0 to 12"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Strings:
-    """An array of strings that lies at byte `start` and has been walked: all its lengths are sound."""
+    """An array of strings whose first length is at byte `start`; the lengths, int64, have been found sound."""
 
     start: int
-    count: int
+    lengths: np.ndarray
 
     def decode(self, buffer: mmap.mmap | bytes) -> list[str]:
-        at, unpack = self.start, U64.unpack_from
-        strings = []
-        for _ in range(self.count):
-            start = at + 8
-            at = start + unpack(buffer, at)[0]
-            strings.append(str(buffer[start:at], "utf-8", "surrogateescape"))
+        """All of them at once, cut at characters; one by one where that is not UTF-8 or cuts a character."""
+        if not len(self.lengths):
+            return []
+        ends = np.cumsum(self.lengths + LENGTH)
+        size = int(ends[-1])
+        data = np.frombuffer(buffer, np.uint8, size, self.start)
+        inside = np.ones(size, bool)
+        inside[(ends - self.lengths - LENGTH)[:, None] + np.arange(LENGTH)] = False
+        data = data[inside]
+        starts = np.append((data & 0xC0) != 0x80, True)  # of characters; the last one ends the last string
+        cuts = np.append(0, np.cumsum(self.lengths))
+        try:
+            text = data.tobytes().decode("utf-8")
+        except UnicodeDecodeError:
+            return self._decode_each(buffer)
+        if not starts[cuts].all():
+            return self._decode_each(buffer)
+        at = (np.cumsum(starts) - 1)[cuts].tolist()
+        return [text[first:end] for first, end in zip(at, at[1:])]
+
+    def _decode_each(self, buffer: mmap.mmap | bytes) -> list[str]:
+        at, strings = self.start, []
+        for length in self.lengths.tolist():
+            first, at = at + LENGTH, at + LENGTH + length
+            strings.append(str(buffer[first:at], "utf-8", "surrogateescape"))
         return strings
 
 
@@ -115,11 +137,11 @@ def _read_array(cursor: Cursor) -> tuple[str, Strings | np.ndarray]:
         return "arr[str]", _walk_strings(cursor, count)
     start = cursor.at
     cursor.at = start + count * size
-    array = np.frombuffer(cursor.buffer[start : cursor.at], scalar.dtype)  # a slice of a mapping is a copy: aligned
+    values = np.frombuffer(cursor.buffer[start : cursor.at], scalar.dtype)  # a slice of a mapping is a copy: aligned
     if scalar.name == "bool":
-        array = array != 0
-        array.flags.writeable = False
-    return _ARRAY_NAMES[id], array
+        values = values != 0
+        values.flags.writeable = False
+    return _ARRAY_NAMES[id], values
 
 
 def _walk_strings(cursor: Cursor, count: int) -> Strings:
@@ -130,14 +152,43 @@ def _walk_strings(cursor: Cursor, count: int) -> Strings:
         if count > MAX_TOKENS:
             raise cursor.error("array length", count, f"at most {MAX_TOKENS}", cursor.at - 8)
     start = at = cursor.at
-    last, buffer, unpack = cursor.end - 8, cursor.buffer, U64.unpack_from  # no length can begin after `last`
+    lengths = _short_lengths(cursor, count)
+    if lengths is not None:
+        cursor.at = start + int(lengths.sum()) + LENGTH * count
+        return Strings(start, lengths)
+    found = array("q")
+    last, buffer, unpack = cursor.end - LENGTH, cursor.buffer, U64.unpack_from  # no length can begin after `last`
     for i in range(count):
         if at <= last:
             (length,) = unpack(buffer, at)
             if length <= limit and length <= last - at:
-                at += 8 + length
+                at += LENGTH + length
+                found.append(length)
                 continue
         cursor.at = at
         cursor.text(f"string {i} of {count}", limit)  # raises: it meets what the loop met
     cursor.at = at
-    return Strings(start, count)
+    return Strings(start, np.array(found, np.int64))
+
+
+def _short_lengths(cursor: Cursor, count: int) -> np.ndarray | None:
+    """The lengths of `count` strings of 1 to 255 bytes, none of them zero, at the cursor; None if they may be others.
+
+    Such a length is a byte and seven zeros, and nothing else is: where those stand is a guess at all lengths at once,
+    and right if each leads to the next.
+    """
+    if count < MANY:
+        return None
+    end = min(cursor.end, cursor.at + count * GUESS)
+    data = np.frombuffer(cursor.buffer, np.uint8, end - cursor.at, cursor.at)
+    zero = data == 0
+    seven = zero[1 : len(zero) - LENGTH + 2].copy()
+    for i in range(2, LENGTH):
+        seven &= zero[i : len(zero) - LENGTH + 1 + i]
+    at = np.flatnonzero(seven)[:count]
+    if len(at) < count or at[0] != 0:
+        return None
+    lengths = data[at].astype(np.int64)
+    if not lengths.all() or (np.diff(at) != lengths[:-1] + LENGTH).any() or at[-1] + LENGTH + lengths[-1] > len(data):
+        return None
+    return lengths

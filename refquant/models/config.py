@@ -2,18 +2,20 @@
 
 Llama, Qwen2 and Qwen3 share one computation (forward.py) and differ by values only:
 
-    llama   rope pairs (2i, 2i+1) "norm"       optional rope_freqs.weight (Llama 3)
-    qwen2   rope pairs (i, i + d/2) "neox"     biases on q, k, v
-    qwen3   rope pairs (i, i + d/2) "neox"     RMS norm of every head of q and k before rope
+    llama      rope pairs (2i, 2i+1) "norm"     optional rope_freqs.weight (Llama 3); with expert_count: Mixtral
+    qwen2      rope pairs (i, i + d/2) "neox"   biases on q, k, v
+    qwen3      rope pairs (i, i + d/2) "neox"   RMS norm of every head of q and k before rope
+    qwen2moe   as qwen2                         experts, and a shared one beside them
+    qwen3moe   as qwen3                         experts
 
 Every number has a range, so that arithmetic on the fields cannot overflow, divide by zero or ask for absurd memory.
 Keys that ask for a computation that forward.py does not do are refused (unsupported.py), those that say nothing about
 the computation are ignored.
 
-Source   llama.cpp, src/llama-model.cpp load_hparams and src/models/{llama,qwen2,qwen3}.cpp.
+Source   llama.cpp, src/llama-model.cpp load_hparams and src/models/{llama,qwen2,qwen3,qwen2moe,qwen3moe}.cpp.
 Differs  yarn_beta_fast and yarn_beta_slow and attention.scale are obeyed for every architecture (llama.cpp reads them
          for others only); an array of head counts must be uniform; a rope dimension below the head dimension is
-         allowed for qwen2 and qwen3.
+         allowed for all but llama; qwen2moe may have its output matrix tied.
 """
 
 import math
@@ -27,11 +29,13 @@ from refquant.models.unsupported import refuse_other_computations
 if TYPE_CHECKING:
     from refquant.gguf import GGUFFile
 
-ROPE_STYLES = {"llama": "norm", "qwen2": "neox", "qwen3": "neox"}
+ROPE_STYLES = {"llama": "norm", "qwen2": "neox", "qwen3": "neox", "qwen2moe": "neox", "qwen3moe": "neox"}
+HEAD_NORMS = ("qwen3", "qwen3moe")
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
 MAX_VOCABULARY = 1 << 22
 MAX_CONTEXT = (1 << 31) - 1
 MAX_WIDTH = 1 << 24  # of n_embd, n_ff and n_head * head_dim
+MAX_EXPERTS = 1024  # llama.cpp's LLAMA_MAX_EXPERTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,21 @@ class RopeScaling:
 
 
 @dataclass(frozen=True, slots=True)
+class Mixture:
+    """The experts of every layer; experts.py has the formulas."""
+
+    n_expert: int
+    n_used: int  # by a token
+    n_ff: int  # of one expert
+    n_ff_shared: int  # of the expert that every token uses; 0: there is none
+    normalized: bool  # the weights of a token's experts sum to 1
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Sizes and constants of one model. Widths in elements, contexts in tokens."""
 
-    arch: str  # llama | qwen2 | qwen3
+    arch: str  # llama | qwen2 | qwen3 | qwen2moe | qwen3moe
     n_layer: int
     n_embd: int
     n_ff: int
@@ -71,11 +86,17 @@ class ModelConfig:
     rope_scaling: RopeScaling
     attn_scale: float  # multiplies q . k
     tied_output: bool  # the output matrix is token_embd.weight
+    mixture: Mixture | None = None  # experts in place of one feed-forward block
 
     @property
     def n_group(self) -> int:
         """Query heads that share one key and value head."""
         return self.n_head // self.n_head_kv
+
+    @property
+    def n_ff_dense(self) -> int:
+        """Width of the feed-forward block that every token passes through; 0 where there are experts alone."""
+        return self.n_ff if self.mixture is None else self.mixture.n_ff_shared
 
     @property
     def q_width(self) -> int:
@@ -107,12 +128,13 @@ class ModelConfig:
         n_ctx_train = keys.whole("context_length", 1, MAX_CONTEXT)
         refuse_other_computations(keys, n_embd, n_ctx_train)
         n_head, n_head_kv = _heads(keys, n_layer)
+        n_ff = keys.per_layer("feed_forward_length", n_layer, 1, MAX_WIDTH)
         head_dim, head_dim_v, rope_dim = _head_dimensions(keys, n_embd, n_head)
         return cls(
             arch=arch,
             n_layer=n_layer,
             n_embd=n_embd,
-            n_ff=keys.per_layer("feed_forward_length", n_layer, 1, MAX_WIDTH),
+            n_ff=n_ff,
             n_head=n_head,
             n_head_kv=n_head_kv,
             head_dim=head_dim,
@@ -126,6 +148,7 @@ class ModelConfig:
             rope_scaling=_rope_scaling(keys, n_ctx_train),
             attn_scale=keys.real("attention.scale", 0, 1e3, 0.0) or 1 / math.sqrt(head_dim),
             tied_output="output.weight" not in gguf.tensors,
+            mixture=_mixture(keys, n_layer, n_ff),
         )
 
 
@@ -151,6 +174,24 @@ def _head_dimensions(keys: Section, n_embd: int, n_head: int) -> tuple[int, int,
     if keys.prefix == "llama" and rope_dim != head_dim:
         raise keys.error("rope.dimension_count", rope_dim, f"the head dimension {head_dim}")
     return head_dim, head_dim_v, rope_dim
+
+
+def _mixture(keys: Section, n_layer: int, n_ff: int) -> Mixture | None:
+    """The experts, which the architectures of that name must have, a llama may have and others never do."""
+    if keys.prefix not in ("llama", "qwen2moe", "qwen3moe"):
+        return None
+    fewest = 0 if keys.prefix == "llama" else 1
+    n_expert = keys.whole("expert_count", fewest, MAX_EXPERTS, 0 if fewest == 0 else None)
+    n_used = keys.per_layer("expert_used_count", n_layer, min(n_expert, 1), n_expert, None if n_expert else 0)
+    if n_expert == 0:
+        return None
+    own = shared = 0
+    if keys.prefix != "llama":
+        own = keys.per_layer("expert_feed_forward_length", n_layer, 0, MAX_WIDTH, 0)
+        own = own or max(1, n_ff // n_used)
+    if keys.prefix == "qwen2moe":
+        shared = keys.whole("expert_shared_feed_forward_length", 0, MAX_WIDTH, 0) or n_ff
+    return Mixture(n_expert, n_used, own or n_ff, shared, normalized=keys.prefix != "qwen2moe")
 
 
 def _vocabulary(gguf: "GGUFFile", keys: Section) -> int:

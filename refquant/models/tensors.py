@@ -6,13 +6,22 @@
             attn_output                          .weight (n_embd, o width)             .bias optional
             ffn_gate ffn_up                      .weight (n_ff, n_embd)                .bias optional
             ffn_down                             .weight (n_embd, n_ff)                .bias optional
-            attn_q_norm attn_k_norm              .weight (head_dim), required by qwen3
+            attn_q_norm attn_k_norm              .weight (head_dim), required by qwen3 and qwen3moe
+    in place of ffn_gate, ffn_up and ffn_down, where there are experts (n of them, f wide):
+            ffn_gate_inp                         .weight (n, n_embd)
+            ffn_gate_exps ffn_up_exps            .weight (n, f, n_embd)                .scale optional, (n)
+            ffn_down_exps                        .weight (n, n_embd, f)                .scale optional, (n)
+      qwen2moe, the shared expert (s wide):
+            ffn_gate_inp_shexp                   .weight (n_embd)
+            ffn_gate_shexp ffn_up_shexp          .weight (s, n_embd)
+            ffn_down_shexp                       .weight (n_embd, s)
     rope_freqs.weight (rope_dim / 2)             optional, divides the rope frequencies (Llama 3)
 
-Every matrix W may come with `<name>.scale` (1), the outer scale of NVFP4: the linear is scale * (W x) + bias. A fused
-`attn_qkv` (rows q | k | v) is read as three tensors that are views of its rows.
+Every other matrix may come with `<name>.scale` (1), the outer scale of NVFP4: the linear is scale * (W x) + bias. A
+fused `attn_qkv` (rows q | k | v) is read as three tensors that are views of its rows.
 
-Source   llama.cpp, src/models/llama.cpp, qwen2.cpp, qwen3.cpp and src/llama-model.cpp create_tensor_qkv.
+Source   llama.cpp, src/models/llama.cpp, qwen2.cpp, qwen3.cpp, qwen2moe.cpp and qwen3moe.cpp, and
+         src/llama-model.cpp create_tensor_qkv.
 Differs  llama.cpp refuses every tensor it does not use; here the ones that would change the computation are refused
          and the rest are named in warnings.
 """
@@ -24,7 +33,7 @@ import numpy as np
 
 from refquant.errors import GGUFError
 from refquant.gguf import dequantize
-from refquant.models.config import ModelConfig
+from refquant.models.config import HEAD_NORMS, ModelConfig
 from refquant.models.unsupported import OTHER_TENSORS
 
 if TYPE_CHECKING:
@@ -42,16 +51,38 @@ class ExpectedTensors(NamedTuple):
 
 
 def linears(config: ModelConfig, layer: int) -> dict[str, tuple[int, int]]:
-    """Names (without `.weight`) and shapes (out, in) of the seven matrices of a layer."""
+    """Names (without `.weight`) and shapes (out, in) of the matrices of a layer that every token is multiplied with."""
     c, blk = config, f"blk.{layer}"
-    return {
+    end = "" if c.mixture is None else "_shexp"
+    attention = {
         f"{blk}.attn_q": (c.q_width, c.n_embd),
         f"{blk}.attn_k": (c.k_width, c.n_embd),
         f"{blk}.attn_v": (c.v_width, c.n_embd),
         f"{blk}.attn_output": (c.n_embd, c.o_width),
-        f"{blk}.ffn_gate": (c.n_ff, c.n_embd),
-        f"{blk}.ffn_up": (c.n_ff, c.n_embd),
-        f"{blk}.ffn_down": (c.n_embd, c.n_ff),
+    }
+    router = {} if c.mixture is None else {f"{blk}.ffn_gate_inp": (c.mixture.n_expert, c.n_embd)}
+    if not c.n_ff_dense:
+        return attention | router
+    return (
+        attention
+        | router
+        | {
+            f"{blk}.ffn_gate{end}": (c.n_ff_dense, c.n_embd),
+            f"{blk}.ffn_up{end}": (c.n_ff_dense, c.n_embd),
+            f"{blk}.ffn_down{end}": (c.n_embd, c.n_ff_dense),
+        }
+    )
+
+
+def expert_linears(config: ModelConfig, layer: int) -> dict[str, tuple[int, int, int]]:
+    """Names (without `.weight`) and shapes (experts, out, in) of the matrices of a layer's experts, if it has any."""
+    m, blk = config.mixture, f"blk.{layer}"
+    if m is None:
+        return {}
+    return {
+        f"{blk}.ffn_gate_exps": (m.n_expert, m.n_ff, config.n_embd),
+        f"{blk}.ffn_up_exps": (m.n_expert, m.n_ff, config.n_embd),
+        f"{blk}.ffn_down_exps": (m.n_expert, config.n_embd, m.n_ff),
     }
 
 
@@ -63,12 +94,18 @@ def expected_tensors(config: ModelConfig) -> ExpectedTensors:
     for layer in range(config.n_layer):
         matrices |= linears(config, layer)
         required |= {f"blk.{layer}.{norm}.weight": (config.n_embd,) for norm in ("attn_norm", "ffn_norm")}
-        head_norms = required if config.arch == "qwen3" else optional
+        for name, shape in expert_linears(config, layer).items():
+            required[f"{name}.weight"] = shape
+            optional[f"{name}.scale"] = shape[:1]
+        if config.n_ff_dense and config.mixture is not None:
+            required[f"blk.{layer}.ffn_gate_inp_shexp.weight"] = (config.n_embd,)
+        head_norms = required if config.arch in HEAD_NORMS else optional
         head_norms |= {f"blk.{layer}.{norm}.weight": (config.head_dim,) for norm in ("attn_q_norm", "attn_k_norm")}
     for name, shape in matrices.items():
         required[f"{name}.weight"] = shape
-        optional[f"{name}.bias"] = shape[:1]
-        optional[f"{name}.scale"] = (1,)
+        if not name.endswith(("_inp", "_shexp")):
+            optional[f"{name}.bias"] = shape[:1]
+            optional[f"{name}.scale"] = (1,)
     if config.tied_output:
         del required["output.weight"]
     return ExpectedTensors(required, optional)

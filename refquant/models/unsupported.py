@@ -10,8 +10,6 @@ from refquant.models.metadata import Section
 
 # The values with which a key changes nothing; 0 often stands for "not set".
 NEUTRAL_VALUES = {
-    "expert_count": (0,),
-    "expert_used_count": (0,),
     "nextn_predict_layers": (0,),
     "leading_dense_block_count": (0,),
     "attention.causal": (True,),
@@ -40,16 +38,34 @@ NEUTRAL_VALUES = {
     "rope.scaling.yarn_log_multiplier": (0,),
 }
 
+NO_EXPERTS = {"expert_count": (0,), "expert_used_count": (0,)}
+EXPERTS = {  # 0 stands for "not set"
+    "expert_gating_func": (0, 1),  # softmax
+    "expert_weights_scale": (0, 1),
+    "expert_group_count": (0, 1),
+    "expert_group_used_count": (0, 1),
+    "moe_every_n_layers": (0, 1),
+    "interleave_moe_layer_step": (0, 1),
+}
+NORMALIZED = {"llama": (True,), "qwen2moe": (False,), "qwen3moe": (True,)}
+
 # Experts, sinks, post-norms, sub-norms, gates, long-context factors, low-rank attention.
 OTHER_TENSORS = re.compile(
     r"_exps|_shexp|_inp\b|_inp_|sinks|post_|_post_norm|sub_norm|attn_norm_2|attn_gate|rope_factors_|ssm_|nextn|_[ab]\.weight"
-    r"|token_types|position_embd|token_embd_norm|token_embd\.scale|layer_output_scale|indexer|lora"
+    r"|exp_probs|token_types|position_embd|token_embd_norm|token_embd\.scale|layer_output_scale|indexer|lora"
 )
 
 
 def refuse_other_computations(keys: Section, n_embd: int, n_ctx_train: int) -> None:
     """Raise GGUFError for a key above with another value, another output width, or a window inside the context."""
-    for key, neutral in NEUTRAL_VALUES.items():
+    neutral_values = NEUTRAL_VALUES | EXPERTS
+    if keys.prefix in NORMALIZED:
+        neutral_values = neutral_values | {"expert_weights_norm": NORMALIZED[keys.prefix]}
+    else:
+        neutral_values = neutral_values | NO_EXPERTS
+    if keys.prefix != "qwen2moe":
+        neutral_values = neutral_values | {"expert_shared_feed_forward_length": (0,), "expert_shared_count": (0,)}
+    for key, neutral in neutral_values.items():
         keys.require_neutral(key, neutral)
     out = keys.whole("embedding_length_out", 0, 1 << 31, 0)
     if out not in (0, n_embd):

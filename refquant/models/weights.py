@@ -36,6 +36,12 @@ class Weights:
         """The tensor, or None where the file has none of this name."""
         return self[name] if name in self._tensors else None
 
+    def expert(self, name: str, index: int) -> np.ndarray:
+        """One matrix (out, in) of a tensor (experts, out, in); without keep, only this one is decoded."""
+        if self._keep:
+            return self[name][index]
+        return self.rows(name, np.array([index])).reshape(self._tensors[name].shape[1:])
+
     def rows(self, name: str, indices: np.ndarray) -> np.ndarray:
         """The rows of a matrix that `indices` name, (len(indices), in); only these are decoded."""
         tensor = self._tensors[name]

@@ -46,7 +46,8 @@ class SpecialTokens:
     """The special tokens of one vocabulary."""
 
     def __init__(self, vocabulary: Vocabulary):
-        special = [i for i, kind in enumerate(vocabulary.types) if kind in (*MARKERS, TokenType.USER_DEFINED)]
+        kinds = {*MARKERS, TokenType.USER_DEFINED}
+        special = [i for i, kind in enumerate(vocabulary.types) if kind in kinds]
         left, right = _stripping(vocabulary, special)
         special.sort(key=lambda i: (-len(vocabulary.tokens[i].encode("utf-8", "surrogateescape")), i))
         # Keyed by their first two characters: a text that has not got those needs no search for the rest.

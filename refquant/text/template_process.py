@@ -14,7 +14,6 @@ import threading
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from refquant.errors import RangeError, UnsupportedError
@@ -118,6 +117,8 @@ class TemplateProcess:
 
 def require_jinja2() -> None:
     """Raise UnsupportedError unless jinja2 is there, and without the leaks CVE-2024-56326 and CVE-2025-27516."""
+    from importlib.metadata import PackageNotFoundError, version  # takes as long to import as all of this package
+
     try:
         installed = version("jinja2")
     except PackageNotFoundError as error:

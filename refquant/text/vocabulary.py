@@ -89,10 +89,15 @@ def read(gguf: GGUFFile) -> Vocabulary:
 
 def _tokens(fields: Fields) -> tuple[list[str], dict[str, int]]:
     """(texts, text -> id). An empty text becomes `[EMPTY_i]`, as llama.cpp spells it."""
-    tokens = [text or f"[EMPTY_{i}]" for i, text in enumerate(fields.texts("tokens"))]
+    tokens = fields.texts("tokens")
     if not 0 < len(tokens) <= MAX_TOKENS:
         raise fields.error("tokens", f"{len(tokens)} tokens", f"1..{MAX_TOKENS}")
-    index: dict[str, int] = {}
+    if "" in tokens:
+        tokens = [text or f"[EMPTY_{i}]" for i, text in enumerate(tokens)]
+    index = dict(zip(tokens, range(len(tokens))))
+    if len(index) == len(tokens) and max(map(len, tokens)) <= MAX_TOKEN_LENGTH:
+        return tokens, index
+    index = {}  # something is wrong: find the first
     for i, text in enumerate(tokens):
         if len(text) > MAX_TOKEN_LENGTH:
             raise fields.error(f"tokens[{i}]", f"{len(text)} characters", f"at most {MAX_TOKEN_LENGTH}")
@@ -106,13 +111,13 @@ def _types(fields: Fields, tokens: list[str]) -> list[int]:
     values = fields.numbers("token_type", ("int32",), len(tokens))
     if values is None:
         return [TokenType.NORMAL] * len(tokens)
-    types = values[: len(tokens)].tolist()
-    for i, kind in enumerate(types):
-        if not 0 <= kind <= TokenType.BYTE:
-            raise fields.error(f"token_type[{i}]", kind, "0..6")
-        if kind == TokenType.BYTE and not BYTE_TOKEN.fullmatch(tokens[i]):
+    values = values[: len(tokens)]
+    for i in np.flatnonzero((values < 0) | (values >= TokenType.BYTE)).tolist():
+        if values[i] != TokenType.BYTE:
+            raise fields.error(f"token_type[{i}]", values[i], "0..6")
+        if not BYTE_TOKEN.fullmatch(tokens[i]):
             raise fields.error(f"tokens[{i}]", repr(tokens[i][:64]), "<0x00> .. <0xFF> for a token of type byte")
-    return types
+    return values.tolist()
 
 
 def _scores(fields: Fields, model: str, count: int, warnings: list[str]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from runtime.jit import Compiled
 from runtime.kernels import (
     activations,
+    bf16,
     floats,
     gemm,
     gemm_super,
@@ -45,7 +46,7 @@ class Product:
     matvec: Compiled  # one token
     matmul: Compiled  # many tokens
     twin: Callable  # the same arithmetic in NumPy, from the bytes of the file
-    form: int = 0  # activations.Q8_0 or Q8_K, or 0: x as float32
+    form: int = 0  # activations.Q8_0, Q8_K or BF16, or 0: x as float32
     unpack: Compiled | None = None
     bias: int = 0  # how much too high the unpacked codes stand
     halves: bool = False  # sums of 16 codes, not of 32
@@ -55,7 +56,7 @@ class Product:
 PRODUCTS = {
     "F32": Product(((4, 1),), floats.matmul_f32, floats.matmul_f32, floats.matmul_numpy),
     "F16": Product(((2, 1),), floats.matmul_f16, floats.matmul_f16, floats.matmul_numpy),
-    "BF16": Product(((2, 1),), floats.matmul_bf16, floats.matmul_bf16, floats.matmul_numpy),
+    "BF16": Product(bf16.FIELDS, bf16.matmul, bf16.matmul, bf16.matmul_numpy, activations.BF16),
     "Q4_0": Product(
         q4_0.FIELDS, q4_0.matvec, gemm.gemm_narrow, q4_0.matmul_numpy, activations.Q8_0, q4_0.unpack, q4_0.BIAS
     ),

@@ -31,7 +31,7 @@ from runtime.simd.vectors import (
     to_i32,
 )
 
-Q8_0, Q8_K = 1, 2  # bits of the set of forms that an operation writes
+Q8_0, Q8_K, BF16 = 1, 2, 4  # bits of the set of forms that an operation writes
 SMALLEST = np.float32(2.0**-121)
 
 

@@ -12,17 +12,17 @@ A prompt merges as it goes; for a single token all cuts are worked on at once, b
 cut begins never depends on the batch or the threads, so both ways give the same bits.
 
 The queries of the heads that share a key head are rows of one matrix, token by token: 6, 2 or 1 of them are multiplied
-with 32 positions at a time.
+with 32 positions, then with 32 columns, at a time. In a prompt the rows of six tokens pass over a cut before the next
+one is read, so that its keys and values come from memory once; a single token reads each once for all of its heads.
 
-Shapes   q (kv_heads, tokens * group, head_dim) float32; of one layer keys (kv_heads, cuts, head_dim, 256) and values
-         (kv_heads, cuts, 256, head_dim_v) float16 or float32; y (tokens, stride) float32, head_dim_v of each head
-         side by side.
-Order    q . k: d ascending, product then sum, times scale last; l: 16 lanes over positions ascending, the lanes as a
-         tree; a: positions ascending. Positions after the token's own have weight 0.
+Shapes   q (kv_heads, tokens * group, head_dim) float32; keys and values of one layer as runtime.kernels.kv_rows lays
+         them out, (kv_heads, cuts, bytes); y (tokens, stride) float32, head_dim_v of each head side by side.
+Order    q . k: d ascending, times scale last; l: 16 lanes over positions ascending, the lanes as a tree; a: positions
+         ascending; products are fused with their sums. Positions after the token's own have weight 0.
 Widths   dim is head_dim, dim_v head_dim_v rounded up to a multiple of 32; the columns beyond are zeros.
-Record   buffers 0 q, 1 keys, 2 values, 3 y, 4 scratch (SCRATCH bytes and 12 x (2 + dim_v) float32 a thread), 5
-         partials (kv_heads * group, cuts, 2 + dim_v) float32; integers 32 kv_heads, 33 group, 34 dim, 35 dim_v, 36
-         head_dim_v, 37 cuts of the cache, 38 stride of y in bytes; number 39 scale
+Record   buffers 0 q, 1 keys, 2 values, 3 y, 4 scratch (`scratch_bytes` a thread), 5 partials (kv_heads * group, cuts,
+         2 + dim_v) float32; integers 32 kv_heads, 33 group, 34 dim, 35 dim_v, 36 head_dim_v, 37 cuts of the cache,
+         38 stride of y in bytes, 40 bytes of a tile of keys; number 39 scale
 Source   Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, FlashAttention, arXiv:2205.14135, alg. 1.
 """
 
@@ -30,10 +30,11 @@ import numpy as np
 
 from runtime.jit import inlined, kernel
 from runtime.kernels.exponential import exp, exp_numpy
+from runtime.kernels.fused import fma_numpy
+from runtime.kernels.kv_rows import CUT, KEY_BLOCK, ROWS, TILE, reader
 from runtime.simd.memory import (
     buffer,
     integer,
-    load_f16x16,
     load_f32,
     load_f32x16,
     number,
@@ -50,38 +51,43 @@ from runtime.simd.vectors import (
     where_above,
 )
 
-CUT = 256  # positions
 TILES = (6, 2, 1)  # queries worked on together
+TOKENS = 6  # of a prompt, in one unit
 LOWEST = np.float32(-np.inf)
+SCORES = TILES[0] * CUT * 4  # bytes
 
 
-def _rows(wide: bool):
-    @inlined
-    def rows(memory, at):
-        return load_f32x16(memory, at) if wide else load_f16x16(memory, at)
-
-    return rows
+def scratch_bytes(group: int, dim_v: int) -> int:
+    """Bytes of scratch a thread needs: scores and (m, l, a) of a tile, (M, L, A) of the rows of a unit."""
+    return SCORES + (TILES[0] + TOKENS * group) * (2 + dim_v) * 4
 
 
-def _partial(tile: int, wide: bool):
+def _partial(tile: int, name: str):
     """Scores, exponentials and weighted values of `tile` queries and one cut."""
-    ops, rows, size = tile_operations(tile), _rows(wide), 4 if wide else 2
-    zeros, store, rank_one = ops.zeros, ops.store, ops.rank_one
+    ops, (key_scale, key, value_scale, value) = tile_operations(tile), reader(name)
+    zeros, store, fused = ops.zeros, ops.store, ops.fused
+    run = KEY_BLOCK if name == "q8_0" else TILE * TILE * ROWS[name].number  # bytes of 32 elements of 32 positions
+    value_tile = ROWS[name].value_tile
 
     @inlined
-    def partial(q, base, first, keys, values, k, v, s, at_s, out, at_out, step, dim, dim_v, begin, start, scale, group):
-        """Rows first.. of the kv head whose rows begin at row `base` of q, and the cut that begins at position
-        `begin`, whose keys and values lie at bytes k and v. `out` gets (m, l, a) of each row, `step` bytes apart."""
+    def partial(
+        q, at_q, first, keys, values, k, v, key_tile, s, at_s, out, at_out, step, dim, dim_v, begin, start, scale, group
+    ):
+        """Rows first.. of a kv head, whose queries begin at byte at_q, and the cut that begins at position `begin`,
+        whose keys and values lie at bytes k and v. `out` gets (m, l, a) of each row, `step` bytes apart."""
         last = start + (first + tile - 1) // group  # the latest position that any of these rows may see
         n = min(CUT, (last + 1 - begin + 31) // 32 * 32)
-        for j in range(0, n, 32):
-            acc = zeros()
-            for d in range(dim):
-                to = k + (d * CUT + j) * size
-                acc = rank_one(
-                    acc, rows(keys, to), rows(keys, to + 16 * size), q, ((base + first) * dim + d) * 4, dim * 4
-                )
+        for j in range(0, n, TILE):
+            acc, at = zeros(), k
+            for d in range(0, dim, TILE):
+                low, high = key_scale(keys, at, 0), key_scale(keys, at, 1)
+                for i in range(min(TILE, dim - d)):
+                    acc = fused(
+                        acc, key(keys, at, i, 0, low), key(keys, at, i, 1, high), q, at_q + (d + i) * 4, dim * 4
+                    )
+                at += run
             store(s, at_s + j * 4, CUT * 4, acc)
+            k += key_tile
         for r in range(tile):
             here = at_s + r * CUT * 4
             own = np.float32(start + (first + r) // group - begin)  # position in the cut
@@ -98,12 +104,13 @@ def _partial(tile: int, wide: bool):
                 total += p
             store_f32(out, at_out + r * step, top)
             store_f32(out, at_out + r * step + 4, sum_lanes(total))
-        for d in range(0, dim_v, 32):
+        for d in range(0, dim_v, TILE):
             acc = zeros()
             for j in range(n):
-                to = v + (j * dim_v + d) * size
-                acc = rank_one(acc, rows(values, to), rows(values, to + 16 * size), s, at_s + j * 4, CUT * 4)
+                each = value_scale(values, v, j)
+                acc = fused(acc, value(values, v, j, 0, each), value(values, v, j, 1, each), s, at_s + j * 4, CUT * 4)
             store(out, at_out + 8 + d * 4, step, acc)
+            v += value_tile
 
     return partial
 
@@ -132,123 +139,136 @@ def write(total, at, y, to, head_dim_v):
         store_f32(y, to + d * 4, np.float32(load_f32(total, at + 8 + d * 4) / whole))
 
 
-SCRATCH = 6 * CUT * 4
-
-
-def _rows_together(wide: bool):
+def _tiles(name: str):
     """`_partial` for as many of `left` rows as a tile holds; returns how many that were."""
-    six, two, one = (_partial(tile, wide) for tile in TILES)
+    six, two, one = (_partial(tile, name) for tile in TILES)
 
     @inlined
-    def together(
-        left, q, base, row, keys, values, k, v, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group
+    def tiles(
+        left, q, at_q, row, keys, values, k, v, kt, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group
     ):
         if left >= 6:
-            six(q, base, row, keys, values, k, v, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group)
+            six(q, at_q, row, keys, values, k, v, kt, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group)
             return 6
         if left >= 2:
-            two(q, base, row, keys, values, k, v, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group)
+            two(q, at_q, row, keys, values, k, v, kt, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group)
             return 2
-        one(q, base, row, keys, values, k, v, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group)
+        one(q, at_q, row, keys, values, k, v, kt, s, at_s, out, at, step, dim, dim_v, begin, start, scale, group)
         return 1
 
-    return together
+    return tiles
 
 
-def _prompt(wide: bool):
-    together, size = _rows_together(wide), 4 if wide else 2
+def _prompt(name: str):
+    tiles, value_tile = _tiles(name), ROWS[name].value_tile
 
     @inlined
     def prompt(args, tokens, start, thread, lo, hi):
         q, keys, values, y, own = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4)
         group, dim, dim_v, head_dim_v = integer(args, 33), integer(args, 34), integer(args, 35), integer(args, 36)
-        all_cuts, stride, scale = integer(args, 37), integer(args, 38), np.float32(number(args, 39))
+        cuts, stride, kt, scale = integer(args, 37), integer(args, 38), integer(args, 40), np.float32(number(args, 39))
         step = (2 + dim_v) * 4
-        s = thread * (SCRATCH + 12 * step)
-        part, total = s + SCRATCH, s + SCRATCH + 6 * step
-        sixes = (tokens + 5) // 6
+        s = thread * (SCORES + (6 + TOKENS * group) * step)
+        part, total = s + SCORES, s + SCORES + 6 * step
+        sixes = (tokens + TOKENS - 1) // TOKENS
         for unit in range(lo, hi):
-            kv, block = unit // sixes, unit % sixes
-            row, end = block * 6 * group, min((block + 1) * 6, tokens) * group
-            base = kv * tokens * group  # of this kv head's query rows
-            while row < end:
-                tile = 6 if row + 6 <= end else 2 if row + 2 <= end else 1
-                for cut in range((start + (row + tile - 1) // group) // CUT + 1):
-                    at, begin = (kv * all_cuts + cut) * CUT * size, cut * CUT
-                    k, v = at * dim, at * dim_v
-                    together(
-                        end - row, q, base, row, keys, values, k, v, own, s, own, part, step, dim, dim_v, begin, start,
-                        scale, group,
+            kv, first = unit // sixes, unit % sixes * TOKENS * group
+            rows = min(first + TOKENS * group, tokens * group) - first
+            base = kv * tokens * group + first  # of these rows in q
+            for cut in range((start + (first + rows - 1) // group) // CUT + 1):
+                begin = cut * CUT
+                k, v = (kv * cuts + cut) * (CUT // TILE * kt), (kv * cuts + cut) * (dim_v // TILE * value_tile)
+                row = max(0, (begin - start) * group - first)  # rows before it see nothing of this cut
+                while row < rows:
+                    done = tiles(
+                        rows - row, q, (base + row) * dim * 4, first + row, keys, values, k, v, kt, own, s, own, part,
+                        step, dim, dim_v, begin, start, scale, group,
                     )  # fmt: skip
-                    for r in range(tile):
-                        if start + (row + r) // group >= begin:
-                            merge(own, part + r * step, own, total + r * step, dim_v, cut == 0)
-                for r in range(tile):
-                    token, head = (row + r) // group, kv * group + (row + r) % group
-                    write(own, total + r * step, y, token * stride + head * head_dim_v * 4, head_dim_v)
-                row += tile
+                    for r in range(done):
+                        merge(own, part + r * step, own, total + (row + r) * step, dim_v, cut == 0)
+                    row += done
+            for row in range(rows):
+                token, head = (first + row) // group, kv * group + (first + row) % group
+                write(own, total + row * step, y, token * stride + head * head_dim_v * 4, head_dim_v)
 
     return prompt
 
 
-def _cuts(wide: bool):
-    together, size = _rows_together(wide), 4 if wide else 2
+def _cuts(name: str):
+    tiles, value_tile = _tiles(name), ROWS[name].value_tile
 
     @inlined
     def cuts(args, tokens, start, thread, lo, hi):
         q, keys, values, own, out = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 4), buffer(args, 5)
         kv_heads, group, dim, dim_v = integer(args, 32), integer(args, 33), integer(args, 34), integer(args, 35)
-        all_cuts, scale = integer(args, 37), np.float32(number(args, 39))
+        all_cuts, kt, scale = integer(args, 37), integer(args, 40), np.float32(number(args, 39))
         step = (2 + dim_v) * 4
-        s = thread * (SCRATCH + 12 * step)
+        s = thread * (SCORES + (6 + TOKENS * group) * step)
         for unit in range(lo, hi):
             cut, kv = unit // kv_heads, unit % kv_heads
-            at, begin, base, row = (kv * all_cuts + cut) * CUT * size, cut * CUT, kv * group, 0
-            k, v = at * dim, at * dim_v
+            at, base, row = kv * all_cuts + cut, kv * group, 0
+            k, v = at * (CUT // TILE * kt), at * (dim_v // TILE * value_tile)
             while row < group:
                 to = ((base + row) * all_cuts + cut) * step
-                row += together(
-                    group - row, q, base, row, keys, values, k, v, own, s, out, to, all_cuts * step, dim, dim_v, begin,
-                    start, scale, group,
+                row += tiles(
+                    group - row, q, (base + row) * dim * 4, row, keys, values, k, v, kt, own, s, out, to,
+                    all_cuts * step, dim, dim_v, cut * CUT, start, scale, group,
                 )  # fmt: skip
 
     return cuts
 
 
-_prompt_f16, _prompt_f32, _cuts_f16, _cuts_f32 = _prompt(False), _prompt(True), _cuts(False), _cuts(True)
+_prompt_f16, _prompt_f32, _prompt_q8_0 = _prompt("f16"), _prompt("f32"), _prompt("q8_0")
+_cuts_f16, _cuts_f32, _cuts_q8_0 = _cuts("f16"), _cuts("f32"), _cuts("q8_0")
 
 
 @kernel
 def attend_prompt_f16(args, tokens, start, thread, lo, hi):
-    """Many tokens, float16 cache. A unit is six tokens of one kv head."""
+    """Many tokens. A unit is six tokens of one kv head."""
     _prompt_f16(args, tokens, start, thread, lo, hi)
 
 
 @kernel
 def attend_prompt_f32(args, tokens, start, thread, lo, hi):
-    """Many tokens, float32 cache. A unit is six tokens of one kv head."""
+    """Many tokens. A unit is six tokens of one kv head."""
     _prompt_f32(args, tokens, start, thread, lo, hi)
 
 
 @kernel
+def attend_prompt_q8_0(args, tokens, start, thread, lo, hi):
+    """Many tokens. A unit is six tokens of one kv head."""
+    _prompt_q8_0(args, tokens, start, thread, lo, hi)
+
+
+@kernel
 def attend_cuts_f16(args, tokens, start, thread, lo, hi):
-    """One token, float16 cache. A unit is one cut of one kv head; partials get its (m, l, a)."""
+    """One token. A unit is one cut of one kv head; partials get its (m, l, a)."""
     _cuts_f16(args, tokens, start, thread, lo, hi)
 
 
 @kernel
 def attend_cuts_f32(args, tokens, start, thread, lo, hi):
-    """One token, float32 cache. A unit is one cut of one kv head; partials get its (m, l, a)."""
+    """One token. A unit is one cut of one kv head; partials get its (m, l, a)."""
     _cuts_f32(args, tokens, start, thread, lo, hi)
+
+
+@kernel
+def attend_cuts_q8_0(args, tokens, start, thread, lo, hi):
+    """One token. A unit is one cut of one kv head; partials get its (m, l, a)."""
+    _cuts_q8_0(args, tokens, start, thread, lo, hi)
+
+
+PROMPT = {"f16": attend_prompt_f16, "f32": attend_prompt_f32, "q8_0": attend_prompt_q8_0}
+CUTS = {"f16": attend_cuts_f16, "f32": attend_cuts_f32, "q8_0": attend_cuts_q8_0}
 
 
 @kernel
 def merge_cuts(args, tokens, start, thread, lo, hi):
     """One token: the partials of a head into y. A unit is a head."""
     y, scratch, partials = buffer(args, 3), buffer(args, 4), buffer(args, 5)
-    dim_v, head_dim_v, all_cuts = integer(args, 35), integer(args, 36), integer(args, 37)
+    group, dim_v, head_dim_v, all_cuts = integer(args, 33), integer(args, 35), integer(args, 36), integer(args, 37)
     step = (2 + dim_v) * 4
-    total = thread * (SCRATCH + 12 * step) + SCRATCH
+    total = thread * (SCORES + (6 + TOKENS * group) * step) + SCORES
     for head in range(lo, hi):
         for cut in range(start // CUT + 1):
             merge(partials, (head * all_cuts + cut) * step, scratch, total, dim_v, cut == 0)
@@ -265,11 +285,11 @@ def attend_numpy(q: np.ndarray, keys: np.ndarray, values: np.ndarray, start: int
         acc = np.zeros_like(y[t])
         for cut in range(0, start + t + 1, CUT):
             here = slice(cut, min(cut + CUT, start + t + 1))
-            s = _ascending(q[t][..., None, :] * keys[:, None, here], axis=-1) * scale  # (kv_heads, group, n)
+            s = _products(q[t][..., None, :], keys[:, None, here], axis=-1) * scale  # (kv_heads, group, n)
             m = s.max(axis=-1)
             p = exp_numpy(s - m[..., None])
             part = _lanes(p)
-            a = _ascending(p[..., None] * values[:, None, here], axis=-2)
+            a = _products(p[..., None], values[:, None, here], axis=-2)
             new = np.maximum(top, m)
             before, now = exp_numpy(top - new), exp_numpy(m - new)
             total = total * before + part * now
@@ -277,6 +297,15 @@ def attend_numpy(q: np.ndarray, keys: np.ndarray, values: np.ndarray, start: int
             top = new
         y[t] = acc / total[..., None]
     return y.reshape(tokens, -1)
+
+
+def _products(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+    """The sum of a * b along `axis` in ascending order, each product and sum rounded once together."""
+    a, b = (np.moveaxis(x, axis, 0) for x in np.broadcast_arrays(a, b))
+    total = np.zeros(a.shape[1:], np.float32)
+    for left, right in zip(a, b):
+        total = fma_numpy(left, right, total)
+    return total
 
 
 def _ascending(terms: np.ndarray, axis: int) -> np.ndarray:

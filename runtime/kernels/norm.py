@@ -12,7 +12,8 @@ Source   Zhang and Sennrich 2019, arXiv:1910.07467; the order 'scale, then weigh
 import numpy as np
 
 from runtime.jit import inlined, kernel
-from runtime.kernels.activations import Q8_0, Q8_K, encode_q8_0, encode_q8_k
+from runtime.kernels.activations import BF16, Q8_0, Q8_K, encode_q8_0, encode_q8_k
+from runtime.kernels.bf16 import encode_bf16
 from runtime.simd.memory import buffer, integer, load_f32x16, number, store_f32x16
 from runtime.simd.vectors import splat_f32, sum_lanes
 
@@ -31,8 +32,8 @@ def normalize(x, at, weight, h, to, n, width, eps):
 
 @kernel
 def add_norm(args, tokens, start, thread, lo, hi):
-    """Record: buffers 0 x, 1 y, 2 weight, 3 h, 4..7 codes e sums halves of Q8_0, 8..11 of Q8_K; integers 32 n, 33
-    width, 34 stride of y in bytes or 0 for no y, 35 forms; number 36 eps. A unit is a token."""
+    """Record: buffers 0 x, 1 y, 2 weight, 3 h, 4..7 codes e sums halves of Q8_0, 8..11 of Q8_K, 12 BF16, 13 bias
+    of y; integers 32 n, 33 width, 34 stride of y in bytes or 0 for no y, 35 forms; number 36 eps. A unit is a token."""
     x, y, weight, h = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3)
     n, width, stride, forms, eps = (
         integer(args, 32),
@@ -41,7 +42,7 @@ def add_norm(args, tokens, start, thread, lo, hi):
         integer(args, 35),
         number(args, 36),
     )
-    bias, biased = buffer(args, 12), integer(args, 37)
+    bias, biased = buffer(args, 13), integer(args, 37)
     for t in range(lo, hi):
         at = t * width * 4
         if stride:
@@ -75,6 +76,8 @@ def add_norm(args, tokens, start, thread, lo, hi):
                 buffer(args, 11),
                 t * (width // 32),
             )
+        if forms & BF16:
+            encode_bf16(h, at, width, buffer(args, 12), t * width * 2)
 
 
 def normalize_numpy(x: np.ndarray, weight: np.ndarray, n: int, eps: float) -> np.ndarray:

@@ -18,7 +18,7 @@ from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import DMIN, D, M, minimum_numpy
-from runtime.kernels.runs import dots_of_runs
+from runtime.kernels.runs import totals_of_runs
 from runtime.simd.memory import (
     broadcast_f32,
     broadcast_i32,
@@ -45,24 +45,22 @@ def four_codes(w, at, i):
     return v & 3, v >> 2 & 3, v >> 4 & 3, v >> 6
 
 
-dots = dots_of_runs(four_codes, 0)
+@inlined
+def scale(w, at, j):
+    """sc of sub-block j for the 16 rows whose scales begin at byte `at`."""
+    return load_u8x16(w, at + j * 32) & 15
 
 
 @inlined
-def totals(w, at, scales, codes, halves, k):
-    """The two integers of super-block k for the 16 rows that begin at byte `at` and whose scales begin at `scales`."""
-    zero = splat_i32(np.int32(0))
-    plus, minus = zero, zero
-    for half in range(2):
-        for part in range(2):
-            d, j = dots(w, at, codes, halves, k, half, part), half * 8 + part
-            one, two = load_u8x16(w, scales + j * 32), load_u8x16(w, scales + j * 32 + 64)
-            three, four = load_u8x16(w, scales + j * 32 + 128), load_u8x16(w, scales + j * 32 + 192)
-            by = (k * 16 + j) * 4
-            plus += (one & 15) * d[0] + (two & 15) * d[1] + (three & 15) * d[2] + (four & 15) * d[3]
-            minus += (one >> 4) * broadcast_i32(halves, by) + (two >> 4) * broadcast_i32(halves, by + 8)
-            minus += (three >> 4) * broadcast_i32(halves, by + 16) + (four >> 4) * broadcast_i32(halves, by + 24)
-    return plus, minus
+def minimum(w, at, halves, k):
+    """sum_j m[j] * S[j] of super-block k for the 16 rows whose scales begin at byte `at`."""
+    total = splat_i32(np.int32(0))
+    for j in range(16):
+        total += (load_u8x16(w, at + j * 32) >> 4) * broadcast_i32(halves, (k * 16 + j) * 4)
+    return total
+
+
+totals = totals_of_runs(four_codes, scale, 0, BLOCK)
 
 
 @kernel
@@ -73,13 +71,13 @@ def matvec(args, tokens, start, thread, lo, hi):
     for group in range(lo, hi):
         first, second = splat_f32(np.float32(0)), splat_f32(np.float32(0))
         for k in range(supers):
-            at, scale = (group * supers + k) * BLOCK, broadcast_f32(e, k * 4)
-            plus, minus = totals(w, at, at, codes, halves, k)
-            first += to_f32(plus) * (load_f16x16(w, at + SCALE) * scale)
-            first -= to_f32(minus) * (load_f16x16(w, at + SCALE + 64) * scale)
-            plus, minus = totals(w, at + 64, at + 16, codes, halves, k)
-            second += to_f32(plus) * (load_f16x16(w, at + SCALE + 32) * scale)
-            second -= to_f32(minus) * (load_f16x16(w, at + SCALE + 96) * scale)
+            at, step = (group * supers + k) * BLOCK, broadcast_f32(e, k * 4)
+            plus_0, plus_1 = totals(w, at, at, codes, halves, k)
+            minus_0, minus_1 = minimum(w, at, halves, k), minimum(w, at + 16, halves, k)
+            first += to_f32(plus_0) * (load_f16x16(w, at + SCALE) * step)
+            first -= to_f32(minus_0) * (load_f16x16(w, at + SCALE + 64) * step)
+            second += to_f32(plus_1) * (load_f16x16(w, at + SCALE + 32) * step)
+            second -= to_f32(minus_1) * (load_f16x16(w, at + SCALE + 96) * step)
         store_f32x16(y, group * 128, first)
         store_f32x16(y, group * 128 + 64, second)
 

@@ -20,7 +20,7 @@ from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import D, signed_numpy
-from runtime.kernels.runs import dots_of_runs
+from runtime.kernels.runs import totals_of_runs
 from runtime.simd.memory import (
     broadcast_f32,
     buffer,
@@ -51,9 +51,6 @@ def four_codes(w, at, i):
     )
 
 
-dots = dots_of_runs(four_codes, 4)
-
-
 @inlined
 def scale(w, at, j):
     """sc - 32 of sub-block j for the 16 rows whose scales begin at byte `at`."""
@@ -61,16 +58,7 @@ def scale(w, at, j):
     return ((low & 15) | (load_u8x16(w, at + (8 + j % 4) * 32) >> j // 4 * 2 & 3) << 4) - 32
 
 
-@inlined
-def total(w, at, scales, codes, halves, k):
-    """The integer of super-block k for the 16 rows that begin at byte `at` and whose scales begin at `scales`."""
-    result = splat_i32(np.int32(0))
-    for half in range(2):
-        for part in range(2):
-            d, j = dots(w, at, codes, halves, k, half, part), half * 8 + part
-            result += scale(w, scales, j) * d[0] + scale(w, scales, j + 2) * d[1]
-            result += scale(w, scales, j + 4) * d[2] + scale(w, scales, j + 6) * d[3]
-    return result
+totals = totals_of_runs(four_codes, scale, 4, BLOCK)
 
 
 @kernel
@@ -82,8 +70,7 @@ def matvec(args, tokens, start, thread, lo, hi):
         first, second = splat_f32(np.float32(0)), splat_f32(np.float32(0))
         for k in range(supers):
             at, step = (group * supers + k) * BLOCK, broadcast_f32(e, k * 4)
-            low = total(w, at, at + SCALES, codes, halves, k)
-            high = total(w, at + 64, at + SCALES + 16, codes, halves, k)
+            low, high = totals(w, at, at + SCALES, codes, halves, k)
             first += to_f32(low) * (load_f16x16(w, at + SCALE) * step)
             second += to_f32(high) * (load_f16x16(w, at + SCALE + 32) * step)
         store_f32x16(y, group * 128, first)

@@ -6,10 +6,8 @@ k runs over the super-blocks of 256, ascending from 0; in each, the first term i
 j runs over its 8 sub-blocks of 32: D[j] is the sum of q * p, S[j] that of p. The integers are exact
 (|.| <= 8 * 63 * 32 * 15 * 127 < 2^31); d * e and dmin * e are float32 products, formed first.
 
-File     a super-block is 144 bytes: d, dmin float16; scales[12]; qs[128]. Sub-blocks 2i and 2i + 1 are the low and the
-         high nibbles of the 32 bytes qs[32i:]. The 6-bit sc and m of sub-block j:
-           j < 4    sc = scales[j] & 63                                  m = scales[j + 4] & 63
-           j >= 4   sc = scales[j + 4] & 15 | (scales[j - 4] >> 6) << 4  m = scales[j + 4] >> 4 | (scales[j] >> 6) << 4
+File     a super-block is 144 bytes: d, dmin float16; scales[12] (runtime.kernels.pairs); qs[128]. Sub-blocks 2i and
+         2i + 1 are the low and the high nibbles of the 32 bytes qs[32i:].
 Packed   32 rows side by side: 32 d, 32 dmin, 32 of each scales[i], then for c in 0..31 the bytes qs[4c:4c+4] of 32
          rows.
 """
@@ -20,74 +18,35 @@ from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import DMIN, SC, D, M, minimum_numpy
-from runtime.simd.dot import dot_narrow
+from runtime.kernels.pairs import CODES, SCALES, product_of_pairs, scale_and_minimum
 from runtime.simd.memory import (
-    broadcast_4,
-    broadcast_f32,
-    broadcast_i32,
     buffer,
     integer,
     load_f16x16,
-    load_u8x16,
     load_u8x64,
     store_f32x16,
     store_i32x16,
     store_u8x64,
 )
-from runtime.simd.vectors import splat_f32, splat_i32, to_f32
 
 FIELDS = ((2, 2), (1, 12), (4, 32))
 BLOCK = 32 * 144
-SCALES, CODES = 128, 128 + 384  # bytes of a packed super-block
 
 
 @inlined
-def scale_and_minimum(w, at, j):
-    """sc and m of sub-block j for the 16 rows whose scale bytes begin at `at`."""
-    if j < 4:
-        return load_u8x16(w, at + j * 32) & 63, load_u8x16(w, at + j * 32 + 128) & 63
-    both = load_u8x16(w, at + (j + 4) * 32)
-    sc = (both & 15) | (load_u8x16(w, at + (j - 4) * 32) >> 6) << 4
-    return sc, (both >> 4) | (load_u8x16(w, at + j * 32) >> 6) << 4
+def two_codes(w, at, pair, c):
+    """0..15: what runtime.kernels.pairs asks for."""
+    v = load_u8x64(w, at + CODES + (pair * 8 + c) * 128)
+    return v & 15, v >> 4
+
+
+product = product_of_pairs(two_codes, BLOCK)
 
 
 @kernel
 def matvec(args, tokens, start, thread, lo, hi):
-    """One token. Record as in runtime.kernels.gemm; a unit is a group of 32 rows."""
-    w, codes, e, sums, y = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4)
-    supers = integer(args, 32) // 256
-    zero = splat_i32(np.int32(0))
-    for group in range(lo, hi):
-        first, second = splat_f32(np.float32(0)), splat_f32(np.float32(0))
-        for k in range(supers):
-            at = (group * supers + k) * BLOCK
-            plus_0, plus_1, minus_0, minus_1 = zero, zero, zero, zero
-            for pair in range(4):
-                low_0, low_1, high_0, high_1 = zero, zero, zero, zero
-                for c in range(8):
-                    here = at + CODES + (pair * 8 + c) * 128
-                    left, right = load_u8x64(w, here), load_u8x64(w, here + 64)
-                    x = broadcast_4(codes, k * 256 + pair * 64 + c * 4)
-                    z = broadcast_4(codes, k * 256 + pair * 64 + 32 + c * 4)
-                    low_0, low_1 = dot_narrow(low_0, left & 15, x), dot_narrow(low_1, right & 15, x)
-                    high_0, high_1 = dot_narrow(high_0, left >> 4, z), dot_narrow(high_1, right >> 4, z)
-                s = broadcast_i32(sums, (k * 8 + pair * 2) * 4)
-                sc, m = scale_and_minimum(w, at + SCALES, pair * 2)
-                plus_0, minus_0 = plus_0 + sc * low_0, minus_0 + m * s
-                sc, m = scale_and_minimum(w, at + SCALES + 16, pair * 2)
-                plus_1, minus_1 = plus_1 + sc * low_1, minus_1 + m * s
-                s = broadcast_i32(sums, (k * 8 + pair * 2 + 1) * 4)
-                sc, m = scale_and_minimum(w, at + SCALES, pair * 2 + 1)
-                plus_0, minus_0 = plus_0 + sc * high_0, minus_0 + m * s
-                sc, m = scale_and_minimum(w, at + SCALES + 16, pair * 2 + 1)
-                plus_1, minus_1 = plus_1 + sc * high_1, minus_1 + m * s
-            scale = broadcast_f32(e, k * 4)
-            first += to_f32(plus_0) * (load_f16x16(w, at) * scale)
-            first -= to_f32(minus_0) * (load_f16x16(w, at + 64) * scale)
-            second += to_f32(plus_1) * (load_f16x16(w, at + 32) * scale)
-            second -= to_f32(minus_1) * (load_f16x16(w, at + 96) * scale)
-        store_f32x16(y, group * 128, first)
-        store_f32x16(y, group * 128 + 64, second)
+    """One token. Record as in runtime.kernels.gemm_super; a unit is a group of 32 rows."""
+    product(args, lo, hi)
 
 
 @unpacker

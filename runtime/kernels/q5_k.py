@@ -18,12 +18,9 @@ from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import DMIN, SC, D, M, minimum_numpy
-from runtime.kernels.q4_k import scale_and_minimum, scales_and_minimums_numpy
-from runtime.simd.dot import dot_narrow
+from runtime.kernels.pairs import SCALES, product_of_pairs, scale_and_minimum
+from runtime.kernels.q4_k import scales_and_minimums_numpy
 from runtime.simd.memory import (
-    broadcast_4,
-    broadcast_f32,
-    broadcast_i32,
     buffer,
     integer,
     load_f16x16,
@@ -32,11 +29,11 @@ from runtime.simd.memory import (
     store_i32x16,
     store_u8x64,
 )
-from runtime.simd.vectors import as_i32, as_u8, splat_f32, splat_i32, to_f32
+from runtime.simd.vectors import as_i32, as_u8
 
 FIELDS = ((2, 2), (1, 12), (4, 8), (4, 32))
 BLOCK = 32 * 176
-SCALES, HIGH, CODES = 128, 128 + 384, 128 + 384 + 1024  # bytes of a packed super-block
+HIGH, CODES = 128 + 384, 128 + 384 + 1024  # bytes of a packed super-block
 
 
 @inlined
@@ -47,41 +44,13 @@ def two_codes(w, at, pair, c):
     return (low & 15) | (high & 1) << 4, (low >> 4) | (high & 2) << 3
 
 
-@inlined
-def totals(w, at, scales, codes, sums, k):
-    """The two integers of super-block k for the 16 rows that begin at byte `at` and whose scales begin at `scales`."""
-    zero = splat_i32(np.int32(0))
-    plus, minus = zero, zero
-    for pair in range(4):
-        low, high, x = zero, zero, k * 256 + pair * 64
-        for c in range(8):
-            q = two_codes(w, at, pair, c)
-            low = dot_narrow(low, q[0], broadcast_4(codes, x + c * 4))
-            high = dot_narrow(high, q[1], broadcast_4(codes, x + c * 4 + 32))
-        sc, m = scale_and_minimum(w, scales, pair * 2)
-        plus, minus = plus + sc * low, minus + m * broadcast_i32(sums, x // 8)
-        sc, m = scale_and_minimum(w, scales, pair * 2 + 1)
-        plus, minus = plus + sc * high, minus + m * broadcast_i32(sums, x // 8 + 4)
-    return plus, minus
+product = product_of_pairs(two_codes, BLOCK)
 
 
 @kernel
 def matvec(args, tokens, start, thread, lo, hi):
     """One token. Record as in runtime.kernels.gemm_super; a unit is a group of 32 rows."""
-    w, codes, e, sums, y = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4)
-    supers = integer(args, 32) // 256
-    for group in range(lo, hi):
-        first, second = splat_f32(np.float32(0)), splat_f32(np.float32(0))
-        for k in range(supers):
-            at, scale = (group * supers + k) * BLOCK, broadcast_f32(e, k * 4)
-            plus, minus = totals(w, at, at + SCALES, codes, sums, k)
-            first += to_f32(plus) * (load_f16x16(w, at) * scale)
-            first -= to_f32(minus) * (load_f16x16(w, at + 64) * scale)
-            plus, minus = totals(w, at + 64, at + SCALES + 16, codes, sums, k)
-            second += to_f32(plus) * (load_f16x16(w, at + 32) * scale)
-            second -= to_f32(minus) * (load_f16x16(w, at + 96) * scale)
-        store_f32x16(y, group * 128, first)
-        store_f32x16(y, group * 128 + 64, second)
+    product(args, lo, hi)
 
 
 @unpacker

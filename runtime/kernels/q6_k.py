@@ -20,7 +20,7 @@ from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import SC, D, signed_numpy
-from runtime.kernels.runs import dots_of_runs
+from runtime.kernels.runs import totals_of_runs
 from runtime.simd.memory import (
     broadcast_f32,
     buffer,
@@ -32,7 +32,7 @@ from runtime.simd.memory import (
     store_i32x16,
     store_u8x64,
 )
-from runtime.simd.vectors import splat_f32, splat_i32, to_f32
+from runtime.simd.vectors import splat_f32, to_f32
 
 FIELDS = ((4, 32), (4, 16), (1, 16), (2, 1))
 BLOCK = 32 * 210
@@ -52,20 +52,13 @@ def four_codes(w, at, i):
     )
 
 
-dots = dots_of_runs(four_codes, 32)
-
-
 @inlined
-def total(w, at, scales, codes, halves, k):
-    """sum_j sc[j] * D[j] of super-block k for the 16 rows whose ql begin at byte `at` and whose sc begin at
-    `scales`."""
-    result = splat_i32(np.int32(0))
-    for half in range(2):
-        for part in range(2):
-            d, sc = dots(w, at, codes, halves, k, half, part), scales + (half * 8 + part) * 32
-            result += load_i8x16(w, sc) * d[0] + load_i8x16(w, sc + 64) * d[1]
-            result += load_i8x16(w, sc + 128) * d[2] + load_i8x16(w, sc + 192) * d[3]
-    return result
+def scale(w, at, j):
+    """sc of sub-block j for the 16 rows whose scales begin at byte `at`."""
+    return load_i8x16(w, at + j * 32)
+
+
+totals = totals_of_runs(four_codes, scale, 32, BLOCK)
 
 
 @kernel
@@ -76,11 +69,10 @@ def matvec(args, tokens, start, thread, lo, hi):
     for group in range(lo, hi):
         first, second = splat_f32(np.float32(0)), splat_f32(np.float32(0))
         for k in range(supers):
-            at, scale = (group * supers + k) * BLOCK, broadcast_f32(e, k * 4)
-            low = total(w, at, at + SCALES, codes, halves, k)
-            high = total(w, at + 64, at + SCALES + 16, codes, halves, k)
-            first += to_f32(low) * (load_f16x16(w, at + SCALE) * scale)
-            second += to_f32(high) * (load_f16x16(w, at + SCALE + 32) * scale)
+            at, step = (group * supers + k) * BLOCK, broadcast_f32(e, k * 4)
+            low, high = totals(w, at, at + SCALES, codes, halves, k)
+            first += to_f32(low) * (load_f16x16(w, at + SCALE) * step)
+            second += to_f32(high) * (load_f16x16(w, at + SCALE + 32) * step)
         store_f32x16(y, group * 128, first)
         store_f32x16(y, group * 128 + 64, second)
 

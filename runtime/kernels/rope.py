@@ -5,22 +5,24 @@
     norm   pairs (2i, 2i+1)            Llama, whose converter permuted the rows of Q and K for this
     neox   pairs (i, i + rope_dim/2)   Qwen
 
-A unit is a token. q is written head by head for attention (kv_heads, tokens * group, head_dim), keys with the positions
-of a cut side by side, values position by position, both in the number type of the cache.
+A unit is a token. q is written head by head for attention (kv_heads, tokens * group, head_dim), keys and values in the
+type and the layout of the cache (runtime.kernels.kv_rows).
 
 Order    first * cos - second * sin and first * sin + second * cos: two products, then their sum; angles in float64 at
          load. The norm of a head: squares in float32, ascending; mean + eps and 1 / sqrt in float64.
 Record   buffers 0 q, 1 k, 2 v (products), 3 cos, 4 sin (positions, rope_dim / 2) float32, 5 q out, 6 keys, 7 values,
          8 bias of q, 9 of k, 10 of v, 11 q_norm, 12 k_norm (empty: none); integers 32 kv_heads, 33 group, 34 head_dim,
-         35 head_dim_v, 36 dim_v, 37 cuts, 38..40 strides of q, k, v in bytes, 41 rope_dim / 2, 42 neox, 43 wide,
-         number 44 eps
+         35 head_dim_v, 36 bytes of a tile of keys, 37 cuts, 38..40 strides of q, k, v in bytes, 41 rope_dim / 2, 42
+         neox, 43 kind of the cache, 46 bytes of a tile of values; number 44 eps; 45 flags: 1 bias of q, 2 of k, 4 of v,
+         8 q_norm, 16 k_norm
 Source   Su et al. 2021, arXiv:2104.09864.
 """
 
 import numpy as np
 
 from runtime.jit import inlined, kernel
-from runtime.simd.memory import buffer, integer, load_f32, number, store_f16, store_f32
+from runtime.kernels.kv_rows import CUT, TILE, store_key, store_value
+from runtime.simd.memory import buffer, integer, load_f32, number, store_f32
 
 
 @inlined
@@ -64,23 +66,19 @@ def place(args, tokens, start, thread, lo, hi):
         buffer(args, 12),
     )
     kv_heads, group, dim, head_dim_v = integer(args, 32), integer(args, 33), integer(args, 34), integer(args, 35)
-    dim_v, cuts, q_step, k_step, v_step = (
-        integer(args, 36),
-        integer(args, 37),
-        integer(args, 38),
-        integer(args, 39),
-        integer(args, 40),
-    )
-    pairs, neox, wide, flags, eps = (
+    key_tile, value_tile, cuts = integer(args, 36), integer(args, 46), integer(args, 37)
+    q_step, k_step, v_step = integer(args, 38), integer(args, 39), integer(args, 40)
+    pairs, neox, kind, flags, eps = (
         integer(args, 41),
         integer(args, 42),
         integer(args, 43),
         integer(args, 45),
         number(args, 44),
     )
+    key_cut, value_cut = CUT // TILE * key_tile, (head_dim_v + TILE - 1) // TILE * value_tile
     for t in range(lo, hi):
         position = start + t
-        cut, j, turn = position // 256, position % 256, position * pairs * 4
+        cut, j, turn = position // CUT, position % CUT, position * pairs * 4
         for h in range(kv_heads * group):
             at = t * q_step + h * dim * 4
             head(q, at, q_bias, h * dim * 4, q_norm, flags & 8, flags & 1, dim, eps)
@@ -92,22 +90,10 @@ def place(args, tokens, start, thread, lo, hi):
             at = t * k_step + h * dim * 4
             head(k, at, k_bias, h * dim * 4, k_norm, flags & 16, flags & 2, dim, eps)
             rotate(k, at, cos, sin, turn, pairs, neox)
-            base = (h * cuts + cut) * dim * 256
-            for d in range(dim):
-                if wide:
-                    store_f32(keys, (base + d * 256 + j) * 4, load_f32(k, at + d * 4))
-                else:
-                    store_f16(keys, (base + d * 256 + j) * 2, load_f32(k, at + d * 4))
+            store_key(keys, kind, (h * cuts + cut) * key_cut, key_tile, j, k, at, dim)
             at = t * v_step + h * head_dim_v * 4
-            base = ((h * cuts + cut) * 256 + j) * dim_v
-            for d in range(head_dim_v):
-                x = load_f32(v, at + d * 4)
-                if flags & 4:
-                    x = np.float32(x + load_f32(v_bias, (h * head_dim_v + d) * 4))
-                if wide:
-                    store_f32(values, (base + d) * 4, x)
-                else:
-                    store_f16(values, (base + d) * 2, x)
+            head(v, at, v_bias, h * head_dim_v * 4, v_bias, 0, flags & 4, head_dim_v, eps)
+            store_value(values, kind, (h * cuts + cut) * value_cut, value_tile, j, v, at, head_dim_v)
 
 
 def place_numpy(q, k, v, biases, norms, cos, sin, kv_heads: int, group: int, dim: int, dim_v: int, neox, flags, eps):

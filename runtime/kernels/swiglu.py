@@ -1,16 +1,17 @@
-"""SwiGLU and the 8-bit forms of its result: h = silu(gate) * up, silu(g) = g / (1 + exp(-g)).
+"""SwiGLU and the forms of its result: h = silu(gate) * up, silu(g) = g / (1 + exp(-g)).
 
 A unit is a token; a biased gate or up has its bias added first.
 
-Record   buffers 0 gate, 1 up, 2 h, 3 bias of gate, 4 bias of up, 5..8 codes e sums halves of Q8_0, 9..12 of Q8_K;
-         integers 32 width, 33 stride of gate and up in bytes, 34 forms, 35 biased (1 gate, 2 up)
+Record   buffers 0 gate, 1 up, 2 h, 3 bias of gate, 4 bias of up, 5..8 codes e sums halves of Q8_0, 9..12 of
+         Q8_K, 13 BF16; integers 32 width, 33 stride of gate and up in bytes, 34 forms, 35 biased (1 gate, 2 up)
 Source   Shazeer 2020, GLU Variants Improve Transformer, arXiv:2002.05202.
 """
 
 import numpy as np
 
 from runtime.jit import kernel
-from runtime.kernels.activations import Q8_0, Q8_K, encode_q8_0, encode_q8_k
+from runtime.kernels.activations import BF16, Q8_0, Q8_K, encode_q8_0, encode_q8_k
+from runtime.kernels.bf16 import encode_bf16
 from runtime.kernels.exponential import exp, exp_numpy
 from runtime.simd.memory import buffer, integer, load_f32x16, store_f32x16
 from runtime.simd.vectors import splat_f32
@@ -47,11 +48,13 @@ def swiglu(args, tokens, start, thread, lo, hi):
             encode_q8_k(
                 h, to, count, buffer(args, 9), code, buffer(args, 10), buffer(args, 11), buffer(args, 12), block
             )
+        if forms & BF16:
+            encode_bf16(h, to, count, buffer(args, 13), code * 2)
 
 
 @kernel
 def encode(args, tokens, start, thread, lo, hi):
-    """The 8-bit forms of h as it is; units and record as in swiglu, of which 2 and 5.. are read."""
+    """The forms of h as it is; units and record as in swiglu, of which 2 and 5.. are read."""
     h, width, forms = buffer(args, 2), integer(args, 32), integer(args, 34)
     parts = (width + 255) // 256
     for unit in range(lo, hi):
@@ -66,6 +69,8 @@ def encode(args, tokens, start, thread, lo, hi):
             encode_q8_k(
                 h, code * 4, count, buffer(args, 9), code, buffer(args, 10), buffer(args, 11), buffer(args, 12), block
             )
+        if forms & BF16:
+            encode_bf16(h, code * 4, count, buffer(args, 13), code * 2)
 
 
 def swiglu_numpy(gate: np.ndarray, up: np.ndarray) -> np.ndarray:

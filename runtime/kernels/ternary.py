@@ -18,7 +18,7 @@ from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import D, signed_numpy
-from runtime.kernels.runs import dots_of_runs
+from runtime.kernels.runs import totals_of_runs
 from runtime.simd.dot import dot_narrow
 from runtime.simd.memory import (
     broadcast_4,
@@ -53,18 +53,14 @@ def four_codes(w, at, i):
     return v & 3, v >> 2 & 3, v >> 4 & 3, v >> 6
 
 
-dots_2 = dots_of_runs(four_codes, 0)
+runs = totals_of_runs(four_codes, None, 0, TQ2_0_BLOCK)
 
 
 @inlined
-def total_2(w, at, codes, sums, k):
-    """The integer of super-block k of TQ2_0 for the 16 rows that begin at byte `at`."""
-    total = minus_sum(sums, k)
-    for half in range(2):
-        for part in range(2):
-            d = dots_2(w, at, codes, sums, k, half, part)
-            total += d[0] + d[1] + d[2] + d[3]
-    return total
+def totals_2(w, at, codes, sums, k):
+    """The integers of super-block k of TQ2_0, at byte `at`, for rows 0..15 and 16..31."""
+    less, (first, second) = minus_sum(sums, k), runs(w, at, at, codes, sums, k)
+    return less + first, less + second
 
 
 @inlined
@@ -94,7 +90,13 @@ def total_1(w, at, codes, sums, k):
     return even + odd
 
 
-def _matvec(total, block: int):
+@inlined
+def totals_1(w, at, codes, sums, k):
+    """The integers of super-block k of TQ1_0, at byte `at`, for rows 0..15 and 16..31."""
+    return total_1(w, at, codes, sums, k), total_1(w, at + 64, codes, sums, k)
+
+
+def _matvec(totals, block: int):
     @inlined
     def matvec(args, lo, hi):
         w, codes, e, sums, y = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4)
@@ -103,16 +105,16 @@ def _matvec(total, block: int):
             first, second = splat_f32(np.float32(0)), splat_f32(np.float32(0))
             for k in range(supers):
                 at, step = (group * supers + k) * block, broadcast_f32(e, k * 4)
-                d = at + block - 64
-                first += to_f32(total(w, at, codes, sums, k)) * (load_f16x16(w, d) * step)
-                second += to_f32(total(w, at + 64, codes, sums, k)) * (load_f16x16(w, d + 32) * step)
+                d, (low, high) = at + block - 64, totals(w, at, codes, sums, k)
+                first += to_f32(low) * (load_f16x16(w, d) * step)
+                second += to_f32(high) * (load_f16x16(w, d + 32) * step)
             store_f32x16(y, group * 128, first)
             store_f32x16(y, group * 128 + 64, second)
 
     return matvec
 
 
-one_1, one_2 = _matvec(total_1, TQ1_0_BLOCK), _matvec(total_2, TQ2_0_BLOCK)
+one_1, one_2 = _matvec(totals_1, TQ1_0_BLOCK), _matvec(totals_2, TQ2_0_BLOCK)
 
 
 @kernel

@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from runtime.simd.tier import TIER
-from runtime.simd.vectors import I8, I16, I32, call, i32x16, join, part, splat, u8x64
+from runtime.simd.vectors import I1, I8, I16, I32, call, i32x16, join, part, splat, u8x64
 
 
 def _in_parts(builder, acc, u, s, lanes: int, emit) -> ir.Value:
@@ -74,15 +74,13 @@ _portable_unsigned, _portable_signed = _portable("lshr"), _portable("ashr")
 
 def _signed_avx2(builder, acc, u, s):
     """|w| * (s with the sign of w): a product of an unsigned and a signed byte again."""
-    wide, pairs = ir.VectorType(I32, 8), ir.VectorType(I16, 16)
-    ones, middle = ir.Constant(pairs, [1] * 16), ir.Constant(ir.VectorType(I8, 32), [128] * 32)
-    zero = ir.Constant(ir.VectorType(I8, 32), [0] * 32)
+    wide, pairs, bytes_ = ir.VectorType(I32, 8), ir.VectorType(I16, 16), ir.VectorType(I8, 32)
+    ones, middle = ir.Constant(pairs, [1] * 16), ir.Constant(bytes_, [128] * 32)
 
     def emit(a, x, y):
         w = builder.xor(x, middle)
-        negative = builder.icmp_signed("<", w, zero)
-        size = builder.select(negative, builder.neg(w), w)
-        turned = builder.select(negative, builder.neg(y), y)
+        size = call(builder, "llvm.abs.v32i8", bytes_, w, ir.Constant(I1, 0))  # 128 for -128: unsigned from here on
+        turned = call(builder, "llvm.x86.avx2.psign.b", bytes_, y, w)
         products = call(builder, "llvm.x86.avx2.pmadd.ub.sw", pairs, size, turned)
         return builder.add(a, call(builder, "llvm.x86.avx2.pmadd.wd", wide, products, ones))
 

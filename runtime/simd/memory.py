@@ -201,8 +201,38 @@ def widen_f16(_, bits):
     return f32x16(i32x16), lower
 
 
+@intrinsic
+def narrow_f16(_, v):
+    """The bits of the float16 nearest to each lane, ties to even."""
+
+    def lower(context, builder, sig, args):
+        return builder.zext(_narrow_f16(builder, args[0]), i32x16.ir)
+
+    return i32x16(f32x16), lower
+
+
+@intrinsic
+def half_bits(_, x):
+    """The bits of the float16 nearest to x, ties to even."""
+
+    def lower(context, builder, sig, args):
+        return builder.zext(_narrow_one(builder, args[0]), I64)
+
+    return types.int64(types.float32), lower
+
+
 def _from_bf16(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     return builder.bitcast(builder.shl(builder.zext(bits, i32x16.ir), constant(i32x16, 16)), f32x16.ir)
+
+
+def _to_bf16(builder: ir.IRBuilder, v: ir.Value) -> ir.Value:
+    """The upper half, rounded to nearest, ties to even; a NaN stays one."""
+    bits = builder.bitcast(v, i32x16.ir)
+    upper = builder.lshr(bits, constant(i32x16, 16))
+    tie = builder.add(builder.and_(upper, constant(i32x16, 1)), constant(i32x16, 0x7FFF))
+    rounded = builder.lshr(builder.add(bits, tie), constant(i32x16, 16))
+    quiet = builder.or_(upper, constant(i32x16, 0x40))
+    return builder.trunc(builder.select(builder.fcmp_unordered("uno", v, v), quiet, rounded), _of(I16))
 
 
 def _four_bytes_everywhere(builder: ir.IRBuilder, word: ir.Value) -> ir.Value:
@@ -221,6 +251,7 @@ load_i8x16 = _load("16 int8 as int32.", i32x16, _of(I8), 16, lambda b, v: b.sext
 load_u8x64 = _load("64 bytes.", u8x64, u8x64.ir, 64)
 broadcast_4 = _load("The 4 bytes in every lane.", u8x64, I32, 4, _four_bytes_everywhere)
 broadcast_f32 = _load("A float32 in every lane.", f32x16, F32, 4, splat)
+broadcast_f16 = _load("A float16 in every lane, widened.", f32x16, I16, 2, lambda b, v: _widen_f16(b, splat(b, v)))
 broadcast_i32 = _load("An int32 in every lane.", i32x16, I32, 4, splat)
 load_f32 = _load("A float32.", types.float32, F32, 4)
 load_i32 = _load("An int32.", types.int32, I32, 4)
@@ -230,6 +261,7 @@ load_u16 = _load("A uint16.", types.int64, I16, 2, lambda b, v: b.zext(v, I64))
 
 store_f32x16 = _store("16 float32.", f32x16, f32x16.ir, 64)
 store_f16x16 = _store("16 float32, each rounded to float16.", f32x16, _of(I16), 32, _narrow_f16)
+store_bf16x16 = _store("16 float32, each rounded to bfloat16.", f32x16, _of(I16), 32, _to_bf16)
 store_i32x16 = _store("16 int32.", i32x16, i32x16.ir, 64)
 store_i8x16 = _store("The low bytes of 16 int32.", i32x16, _of(I8), 16, lambda b, v: b.trunc(v, _of(I8)))
 store_u8x64 = _store("64 bytes.", u8x64, u8x64.ir, 64)

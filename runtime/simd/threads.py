@@ -1,5 +1,6 @@
 """What threads need from each other and from the system: atomics, calls by address, a pause and a yield."""
 
+import mmap
 import sys
 
 from llvmlite import ir
@@ -8,7 +9,7 @@ from numba.extending import intrinsic
 
 from runtime.simd.memory import at, memory
 from runtime.simd.tier import TIER
-from runtime.simd.vectors import I32, I64, call
+from runtime.simd.vectors import I8, I32, I64, call
 
 
 @intrinsic
@@ -73,6 +74,19 @@ def give_way(_):
         return context.get_dummy_value()
 
     return types.void(), lower
+
+
+@intrinsic
+def let_go(_, address, length):
+    """Give pages of a mapped file back to the system, which reads them again if need be. Nothing where it cannot."""
+
+    def lower(context, builder, sig, args):
+        if hasattr(mmap, "MADV_DONTNEED"):
+            pages = builder.inttoptr(args[0], I8.as_pointer())
+            call(builder, "madvise", I32, pages, args[1], ir.Constant(I32, mmap.MADV_DONTNEED))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), lower
 
 
 KERNEL = ir.FunctionType(ir.VoidType(), [I64] * 6)

@@ -28,7 +28,7 @@ NEEDS = {
 
 
 # What a forced tier compiles for, so that it runs as it would on a CPU that has no more.
-AVX2_CPU = ("haswell", "+avx,+avx2,+f16c,+sse4.2,+popcnt,+bmi,+bmi2,+lzcnt")
+AVX2_CPU = ("haswell", "+avx,+avx2,+fma,+f16c,+sse4.2,+popcnt,+bmi,+bmi2,+lzcnt")
 
 
 def features() -> set[str]:
@@ -53,4 +53,5 @@ def choose() -> str:
 
 
 TIER = choose()
+BF16_DOTS = TIER == "avx512-vnni" and "avx512bf16" in features()  # vdpbf16ps
 CHECKED = os.environ.get("REFQUANT_CHECKED", "") not in ("", "0")

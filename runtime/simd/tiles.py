@@ -19,7 +19,8 @@ in one place. Offsets are in bytes; `stride` is the distance between the data of
     nothing()                                       int32 zeros
     weighted(total, dots, weights, at)              total += weights[row] * dots
     alike(panel, at)                        int32: the 32 numbers at `at`, for every token
-    rank_one(acc, low, high, x, at, stride)         acc += rows (two f32x16) * x[token]
+    fused(acc, low, high, x, at, stride)            acc += rows (two f32x16) * x[token], rounded once
+    fused_pairs(acc, w, at, x, to, stride)          acc += two columns in bfloat16 (runtime.simd.bf16)
     offset(acc, m, at, e, to, stride, sums, by, step)    acc -= m[row] * (float32(sums[token]) * e[token])
 """
 
@@ -29,10 +30,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from runtime.simd import dot, signed
+from runtime.simd import bf16, dot, signed
 from runtime.simd.memory import at as pointer
 from runtime.simd.memory import memory
-from runtime.simd.vectors import F32, I32, I64, Tile, f32x16, i32x16, splat, u8x64
+from runtime.simd.vectors import F32, I32, I64, Tile, f32x16, fma, i32x16, splat, u8x64
 
 ROWS = 2  # vectors of 16 rows
 
@@ -209,20 +210,34 @@ def tile_operations(tokens: int) -> SimpleNamespace:
         return floats(floats, memory, size, memory, size, size, memory, size, size), lower
 
     @intrinsic
-    def rank_one(_, acc, low, high, x, at, stride):
+    def fused(_, acc, low, high, x, at, stride):
         def lower(context, builder, sig, args):
             acc, low, high, x, at, stride = args
             values = unpack(builder, acc)
             for t, scalar in enumerate(scalars(builder, x, at, stride, F32)):
                 wide = splat(builder, scalar)
                 for g, rows in enumerate((low, high)):
-                    values[t * ROWS + g] = builder.fadd(values[t * ROWS + g], builder.fmul(rows, wide))
+                    values[t * ROWS + g] = fma(builder, rows, wide, values[t * ROWS + g])
             return pack(builder, values, floats)
 
         return floats(floats, f32x16, f32x16, memory, size, size), lower
 
+    @intrinsic
+    def fused_pairs(_, acc, w, at, x, to, stride):
+        def lower(context, builder, sig, args):
+            acc, w, at, x, to, stride = args
+            rows, values = vectors(builder, w, at, i32x16.ir), unpack(builder, acc)
+            for t, pair in enumerate(scalars(builder, x, to, stride, I32)):
+                both = splat(builder, pair)
+                for g in range(ROWS):
+                    values[t * ROWS + g] = bf16.PAIR(builder, values[t * ROWS + g], rows[g], both)
+            return pack(builder, values, floats)
+
+        return floats(floats, memory, size, memory, size, size), lower
+
     return SimpleNamespace(
-        rank_one=rank_one,
+        fused=fused,
+        fused_pairs=fused_pairs,
         nothing=nothing,
         weighted=weighted,
         alike=alike,

@@ -54,7 +54,22 @@ def test_the_cache_grows_with_context_and_type():
     small, large = memory.estimate(gguf(), 100), memory.estimate(gguf(), 200)
     assert large.cache == 2 * small.cache
     assert memory.estimate(gguf(), 100, "f32").cache == 2 * small.cache
+    assert memory.estimate(gguf(), 100, "q8_0").cache == 100 * 2 * 2 * (34 + 34)  # heads of 16: a block each
+    longer = memory.estimate(gguf(**{"llama.attention.key_length": 96, "llama.rope.dimension_count": 96}), 100, "q8_0")
+    assert longer.cache == 100 * 2 * 2 * (3 * 34 + 34)
     assert memory.estimate(gguf()).n_ctx == 1000
+
+
+def test_experts_count_with_all_their_bytes_and_with_the_rows_of_a_batch():
+    plain, experts = gguf(), gguf(**{"llama.expert_count": 8, "llama.expert_used_count": 3})
+    experts.tensors["blk.0.ffn_up_exps.weight"] = tensor((8, 128, 64), "Q5_0", 45056)
+    ref, got = (memory.estimate(file, 1000, batch=10) for file in (plain, experts))
+    assert got.weights == ref.weights + 45056
+    widest_before, widest = 128, 64  # n_ff is that of an expert, and no token passes through all of it
+    without = ref.scratch - 4 * 10 * (2 * 128 + widest_before - widest) - 3 * 10 * (widest_before - widest)
+    assert got.scratch == without + 10 * 3 * (4 * (2 * 64 + 3 * 128) + 3 * 128)
+    slow = memory.estimate(experts, 1000, batch=10, kernels=["Q8_0"])
+    assert slow.weights == got.weights + 4 * (128 * 64 + 8 * 128 * 64)
 
 
 def test_a_matrix_without_kernel_counts_as_float32_besides_its_bytes():
@@ -92,7 +107,7 @@ def test_no_context_fits_where_the_weights_do_not():
         ({"n_ctx": 0}, r"n_ctx = 0, expected 1\.\.2147483647"),
         ({"n_ctx": 1 << 31}, "n_ctx = 2147483648"),
         ({"batch": 0}, "batch = 0"),
-        ({"kv_dtype": "q8_0"}, "kv_dtype = 'q8_0', expected one of f16, f32"),
+        ({"kv_dtype": "q4_0"}, "kv_dtype = 'q4_0', expected one of f16, f32, q8_0"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message):

@@ -1,10 +1,10 @@
-"""The 8-bit forms of activations, and what makes them: norm, SwiGLU, and the plain encoding."""
+"""The forms of activations, and what makes them: norm, SwiGLU, and the plain encoding."""
 
 import numpy as np
 import pytest
 from kernel_runner import assert_same_bits, run
 
-from runtime.kernels import activations, exponential, norm, swiglu
+from runtime.kernels import activations, bf16, exponential, norm, swiglu
 
 FORMS = {
     "Q8_0": (activations.Q8_0, 32, activations.q8_0_numpy),
@@ -19,11 +19,13 @@ def arrays(tokens: int, width: int, block: int) -> list[np.ndarray]:
 
 
 def encoded(x: np.ndarray, name: str) -> list[np.ndarray]:
-    form = FORMS[name][0]
+    form = getattr(activations, name)
     tokens, width = x.shape
     made = {bit: arrays(tokens, width, b) for bit, b in ((1, 32), (2, 256))}
+    made[activations.BF16] = [np.full((tokens, width), 99, np.uint16)]
     units = tokens * -(-width // 256)
-    run(swiglu.encode, [None, None, x.copy(), None, None, *made[1], *made[2]], [width, 0, form, 0], units, tokens)
+    buffers = [None, None, x.copy(), None, None, *made[1], *made[2], *made[4]]
+    run(swiglu.encode, buffers, [width, 0, form, 0], units, tokens)
     return made[form]
 
 
@@ -38,6 +40,15 @@ def difficult(tokens: int, width: int) -> np.ndarray:
     x[5, 40], x[5, 41] = 3e30, -3e30
     x[6, 40], x[6, 41] = -3e30, 3e30
     return x
+
+
+@pytest.mark.parametrize("width", [32, 512, 544])
+def test_bfloat16_activations_are_those_of_the_twin(width):
+    x = difficult(8, 512)[:, :width] if width <= 512 else np.tile(difficult(8, 512), 2)[:, :width]
+    x = np.ascontiguousarray(x)
+    x[7, 3] = np.float32(-np.nan)
+    (got,) = encoded(x, "BF16")
+    assert_same_bits(got, bf16.encode_numpy(x))
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -81,7 +92,7 @@ def test_the_norm_equals_its_twin_with_and_without_something_to_add(n):
     for added, biased in ((False, False), (True, False), (True, True)):
         got_x, h, empty = x.copy(), np.empty_like(x), arrays(3, width, 32)
         numbers = [n, width, width * 4 if added else 0, 0, 1e-5, biased]
-        run(norm.add_norm, [got_x, y, weight, h, *empty, *empty, bias], numbers, 3, 3)
+        run(norm.add_norm, [got_x, y, weight, h, *empty, *empty, None, bias], numbers, 3, 3)
         ref_x = x + (y + bias if biased else y) if added else x
         assert_same_bits(got_x, ref_x)
         assert_same_bits(h, norm.normalize_numpy(ref_x, weight, n, 1e-5))

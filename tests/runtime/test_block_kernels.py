@@ -3,20 +3,19 @@
 Each twin is the oracle, which decodes the weights and multiplies in float64, up to a bound derived here.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from kernel_runner import assert_same_bits
 
 from refquant.gguf import FORMATS, dequantize
-from runtime.kernels import PRODUCTS, activations, gemm
+from runtime.kernels import PRODUCTS, activations, bf16, gemm
+from runtime.packing import pack
 from runtime.program import Program
 from runtime.simd.memory import overruns
-from runtime.weights import pack, padded
+from runtime.weights import padded
 from runtime.workers import Crew
 
-BLOCK_TYPES = [name for name, product in PRODUCTS.items() if product.form]
+BLOCK_TYPES = [name for name, product in PRODUCTS.items() if product.form in (activations.Q8_0, activations.Q8_K)]
 FORMS = {activations.Q8_0: (32, activations.q8_0_numpy), activations.Q8_K: (256, activations.q8_k_numpy)}
 THREADS = 2
 LARGEST = {"NVFP4": 480.0 * 6}  # all of its scale bytes may occur; of other types, blocks with |w| > 8 are drawn again
@@ -61,8 +60,8 @@ def case(name: str, rows: int, n: int, tokens: int) -> tuple[np.ndarray, tuple]:
     rng = np.random.default_rng([rows, n, tokens])
     scale = np.float32(10) ** rng.integers(-2, 2, (tokens, 1)).astype(np.float32)
     x = rng.standard_normal((tokens, n), np.float32) * scale
-    if not PRODUCTS[name].form:
-        return random_floats(name, rows, n, rng), (x,)
+    if name not in BLOCK_TYPES:
+        return random_floats(name, rows, n, rng), (bf16.encode_numpy(x) if name == "BF16" else x,)
     block, encode = FORMS[PRODUCTS[name].form]
     x[-1, : block if n > block else 0] = 0
     return random_blocks(name, rows, n, rng), encode(x)
@@ -78,16 +77,15 @@ def identity(name: str, n: int) -> tuple:
 def multiply(crew: Crew, name: str, w: np.ndarray, x: tuple, many: bool, tokens: int) -> np.ndarray:
     """The first `tokens` of x through the kernels of a prompt or of one token: (tokens, rows)."""
     product, (rows, n), stride = PRODUCTS[name], (len(w), x[0].shape[1]), padded(len(w))
-    with ThreadPoolExecutor(THREADS) as pool:
-        packed = pack(w.view(np.uint8).reshape(rows, -1), name, pool, THREADS)
+    packed = pack(w.view(np.uint8).reshape(rows, -1), name, crew)
     y = np.full((len(x[0]), stride), np.nan, np.float32)
-    if product.form:
+    if name in BLOCK_TYPES:
         codes, e, sums, halves = x
         panels = np.zeros(THREADS * gemm.PANEL, np.uint8)
         buffers = [packed, codes, e, halves if product.halves else sums, y, panels, product.tables]
         numbers = [n, stride * 4, product.unpack, product.bias, 0]
     else:
-        buffers, numbers = [packed, x[0], None, None, y, None], [n, stride * 4, 0, 0, n * 4]
+        buffers, numbers = [packed, x[0], None, None, y, None], [n, stride * 4, 0, 0, n * x[0].itemsize]
     program = Program()
     program.add(product.matmul if many else product.matvec, buffers, numbers, fixed=stride // 32)
     crew.run(program.table(), 0, 1, tokens, 0)
@@ -98,7 +96,7 @@ def multiply(crew: Crew, name: str, w: np.ndarray, x: tuple, many: bool, tokens:
 
 def twin(name: str, w: np.ndarray, x: tuple) -> np.ndarray:
     product = PRODUCTS[name]
-    if not product.form:
+    if name not in BLOCK_TYPES:
         return product.twin(dequantize(w, name), x[0])
     return product.twin(w, x[0], x[1], x[3] if product.halves else x[2])
 

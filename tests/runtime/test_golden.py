@@ -138,3 +138,11 @@ def test_every_single_step_takes_the_token_of_llama_cpp(model, record, exact):
                 missed.append((prompt["text"], token == second, first - runner_up))
     assert all(is_second and gap < (0.005 if exact else 0.2) for _, is_second, gap in missed), missed
     assert len(missed) <= (1 if exact else 12), missed  # of 640
+
+
+@pytest.mark.parametrize("kv_dtype", ["f16", "q8_0"])
+def test_narrow_keys_and_values_keep_the_text(kv_dtype):
+    prompts = GOLDEN["tiny-qwen2-Q8_0"]["prompts"]
+    with Model.load(bundled.path(), kv_dtype=kv_dtype) as model:
+        texts = [list(model.generate(p["ids"], 64, temperature=0, stop_at_eog=False)) for p in prompts]
+    assert sum(text == prompt["next"] for text, prompt in zip(texts, prompts, strict=True)) >= 8

@@ -21,12 +21,21 @@ def test_a_token_reads_every_tensor_but_an_embedding_of_its_own(tmp_path, tied):
         assert parameters(file) * 4 == tensor_bytes(file)  # all of it is float32
 
 
+def test_a_token_reads_its_own_experts_only(tmp_path):
+    with gguf.open(write_tiny_model(tmp_path / "m.gguf", arch="qwen2moe", experts=8, experts_used=3)) as file:
+        experts = sum(tensor.nbytes for name, tensor in file.tensors.items() if "_exps" in name)
+        others = tensor_bytes(file) - file.tensors["token_embd.weight"].nbytes - experts
+        assert experts > 0
+        assert weight_traffic(file, ModelConfig.from_metadata(file)) == others + experts * 3 // 8
+
+
 def test_the_cache_grows_with_layers_heads_and_positions(tmp_path):
     path = write_tiny_model(tmp_path / "m.gguf", n_layer=3, n_head_kv=2, head_dim=24, head_dim_v=16)
     with gguf.open(path) as file:
         config = ModelConfig.from_metadata(file)
     assert cache_bytes(config, 10, "f16") == 10 * 3 * 2 * (24 + 16) * 2
     assert cache_bytes(config, 0.5, "f32") == 0.5 * 3 * 2 * (24 + 16) * 4
+    assert cache_bytes(config, 10, "q8_0") == 10 * 3 * 2 * (34 + 34)
 
 
 @pytest.mark.parametrize(

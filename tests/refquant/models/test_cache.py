@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,34 @@ def test_half_precision_rounds_once_to_nearest_even():
     assert keys.dtype == values.dtype == np.float32
     np.testing.assert_array_equal(keys, k.astype(np.float16))
     np.testing.assert_array_equal(keys[0, 0, :2], [1, 1 + 2.0**-9])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_of_eight_bits_begin_with_each_head(dtype):
+    config = replace(CONFIG, head_dim=40, head_dim_v=32)
+    cache = KVCache(config, dtype, "q8_0")
+    rng = np.random.default_rng(4)
+    k, v = rng.normal(size=(3, 2, 40)).astype(dtype), rng.normal(size=(3, 2, 32)).astype(dtype)
+    k[1, 0, :32] = 0
+    keys, values = cache.extend(0, k, v)
+    assert keys.dtype == values.dtype == dtype
+    for got, x in ((keys, k), (values, v)):
+        for token, head in np.ndindex(3, 2):
+            for first in range(0, x.shape[2], 32):
+                block = x[token, head, first : first + 32].astype(np.float32)
+                d = np.abs(block).max() / np.float32(127)
+                codes = np.rint(block * (np.float32(1) / d)) if d else block  # no ties are drawn
+                ref = np.float32(np.float16(d)) * codes
+                np.testing.assert_array_equal(got[token, head, first : first + 32], ref)
+    cache.advance(3)
+    again, _ = cache.extend(0, k[:1], v[:1])
+    np.testing.assert_array_equal(again, np.concatenate([keys, keys[:1]]))  # what is stored is not rounded once more
+
+
+def test_magnitudes_beyond_the_scale_of_a_block_are_refused():
+    cache = KVCache(CONFIG, np.float64, "q8_0")
+    with pytest.raises(RangeError, match="q8_0"):
+        cache.extend(0, np.full((1, 2, 4), 1e7), np.zeros((1, 2, 6)))
 
 
 def test_truncating_forgets_the_end():

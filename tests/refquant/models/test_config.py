@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from refquant.errors import GGUFError
 from refquant.gguf import open as open_gguf
-from refquant.models import ModelConfig, RopeScaling
+from refquant.models import Mixture, ModelConfig, RopeScaling
 
 N_VOCAB = 40
 
@@ -56,7 +56,43 @@ def test_defaults_follow_from_the_required_keys():
     )
 
 
-@pytest.mark.parametrize("arch, style", [("llama", "norm"), ("qwen2", "neox"), ("qwen3", "neox")])
+@pytest.mark.parametrize("arch, keys, mixture", [
+    ("llama", {"expert_count": 8, "expert_used_count": 2}, Mixture(8, 2, 96, 0, True)),
+    ("llama", {"expert_count": 8, "expert_used_count": np.array([3, 3, 3])}, Mixture(8, 3, 96, 0, True)),
+    ("llama", {"expert_count": 0, "expert_used_count": 0}, None),
+    ("qwen2moe", {"expert_count": 60, "expert_used_count": 4}, Mixture(60, 4, 24, 96, False)),
+    ("qwen2moe", {"expert_count": 60, "expert_used_count": 4, "expert_feed_forward_length": 40,
+                  "expert_shared_feed_forward_length": 50}, Mixture(60, 4, 40, 50, False)),
+    ("qwen3moe", {"expert_count": 128, "expert_used_count": 8}, Mixture(128, 8, 12, 0, True)),
+    ("qwen3moe", {"expert_count": 128, "expert_used_count": 8, "expert_feed_forward_length": 7,
+                  "expert_weights_norm": True, "expert_gating_func": 1}, Mixture(128, 8, 7, 0, True)),
+])  # fmt: skip
+def test_experts_are_read(arch, keys, mixture):
+    config = read(metadata(arch, **keys))
+    assert config.mixture == mixture
+    assert config.n_ff_dense == (mixture.n_ff_shared if mixture else 96)
+
+
+@pytest.mark.parametrize("arch", ["qwen2moe", "qwen3moe"])
+def test_an_architecture_of_experts_must_have_some(arch):
+    for keys, message in (
+        ({}, "expert_count is missing"),
+        ({"expert_count": 0}, "expert_count = 0, expected an integer"),
+    ):
+        with pytest.raises(GGUFError, match=message):
+            read(metadata(arch, **keys))
+
+
+@pytest.mark.parametrize("arch", ["qwen2", "qwen3"])
+def test_experts_elsewhere_are_refused(arch):
+    with pytest.raises(GGUFError, match="expert_count = 8, expected 0: the computation this key asks for"):
+        read(metadata(arch, expert_count=8, expert_used_count=2))
+
+
+STYLES = {"llama": "norm", "qwen2": "neox", "qwen3": "neox"}
+
+
+@pytest.mark.parametrize("arch, style", STYLES.items())
 def test_the_architecture_decides_the_rope_style(arch, style):
     assert read(metadata(arch)).rope_style == style
 
@@ -144,7 +180,15 @@ def test_a_constant_must_be_a_finite_float_in_its_range(key, value):
     ({"rope__scaling__original_context_length": 0}, "original_context_length = 0, expected an integer"),
     ({"rope__scaling__yarn_beta_fast": 0.5}, "yarn_beta_fast = 0.5, expected at least beta_slow = 1.0"),
     ({"vocab_size": 41}, "llama.vocab_size = 41, expected 40, the rows of token_embd.weight"),
-    ({"expert_count": 8}, "llama.expert_count = 8, expected 0: the computation this key asks for is not supported"),
+    ({"expert_count": 8}, "llama.expert_used_count is missing"),
+    ({"expert_count": 8, "expert_used_count": 9}, r"expert_used_count = 9, expected an integer in 1\.\.8"),
+    ({"expert_count": 0, "expert_used_count": 2}, r"expert_used_count = 2, expected an integer in 0\.\.0"),
+    ({"expert_count": 1025, "expert_used_count": 2}, r"expert_count = 1025, expected an integer in 0\.\.1024"),
+    ({"expert_gating_func": 2}, "llama.expert_gating_func = 2, expected 0"),
+    ({"expert_weights_norm": False}, "llama.expert_weights_norm = False, expected True"),
+    ({"expert_weights_scale": 2.5}, "llama.expert_weights_scale = 2.5, expected 0"),
+    ({"expert_group_count": 4}, "llama.expert_group_count = 4, expected 0"),
+    ({"expert_shared_feed_forward_length": 64}, "expert_shared_feed_forward_length = 64, expected 0"),
     ({"attention__sliding_window": 64}, "attention.sliding_window = 64, expected 0: sliding windows"),
     ({"embedding_length_out": 32}, "embedding_length_out = 32, expected 64"),
     ({"final_logit_softcapping": 30.0}, "llama.final_logit_softcapping = 30.0, expected 0"),
@@ -215,7 +259,7 @@ VALUES = st.one_of(
 OPTIONAL = [
     "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.scale", "vocab_size",
     "rope.dimension_count", "rope.freq_base", "rope.scaling.type", "rope.scaling.factor", "rope.scaling.attn_factor",
-    "rope.scaling.original_context_length", "attention.sliding_window", "expert_count",
+    "rope.scaling.original_context_length", "attention.sliding_window", "expert_count", "expert_used_count",
 ]  # fmt: skip
 KEYS = [key for key in metadata() if key.startswith("llama.")] + [f"llama.{key}" for key in OPTIONAL]
 

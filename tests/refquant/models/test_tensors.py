@@ -43,6 +43,31 @@ def test_the_required_tensors_are_those_of_a_complete_model(tmp_path, arch, tied
         assert check_tensors(gguf, config) == []
 
 
+@pytest.mark.parametrize("arch", ["llama", "qwen2moe", "qwen3moe"])
+def test_the_required_tensors_of_experts_are_those_of_a_complete_model(tmp_path, arch):
+    with container.open(write_tiny_model(tmp_path / "m.gguf", arch=arch, experts=4, biases=False)) as gguf:
+        required, optional = expected_tensors(ModelConfig.from_metadata(gguf))
+        assert required == {name: tensor.shape for name, tensor in gguf.tensors.items()}
+        assert optional["blk.1.ffn_down_exps.scale"] == (4,)
+        assert check_tensors(gguf, ModelConfig.from_metadata(gguf)) == []
+
+
+@pytest.mark.parametrize("name, x, message", [
+    ("blk.0.ffn_gate_inp.weight", np.ones((3, 64), np.float32), r"has shape \(3, 64\), expected \(4, 64\)"),
+    ("blk.0.ffn_up_exps.weight", np.ones((3, 96, 64), np.float32), r"has shape \(3, 96, 64\), expected \(4, 96, 64\)"),
+    ("blk.0.ffn_down_exps.weight", np.ones((96, 64), np.float32), r"has shape \(96, 64\), expected \(4, 64, 96\)"),
+    ("blk.0.ffn_up_exps.bias", np.ones((4, 96), np.float32), "belongs to a computation that is not supported"),
+    ("blk.0.ffn_gate_up_exps.weight", np.ones((4, 192, 64), np.float32), "belongs to a computation"),
+    ("blk.0.ffn_down_shexp.bias", np.ones(64, np.float32), "belongs to a computation that is not supported"),
+    ("blk.0.ffn_gate_inp.bias", np.ones(4, np.float32), "belongs to a computation that is not supported"),
+    ("blk.0.exp_probs_b.bias", np.ones(4, np.float32), "belongs to a computation that is not supported"),
+    ("blk.0.ffn_gate_inp_shexp.weight", np.ones((1, 64), np.float32), r"has shape \(1, 64\), expected \(64,\)"),
+])  # fmt: skip
+def test_experts_that_do_not_fit_are_refused(changed, name, x, message):
+    with pytest.raises(GGUFError, match=f"m.gguf: {name} {message}"):
+        warnings_of(changed({name: (x, "F32")}, arch="qwen2moe", experts=4))
+
+
 @pytest.mark.parametrize("name", ["output_norm.weight", "blk.1.ffn_down.weight", "blk.0.attn_k_norm.weight"])
 def test_a_missing_tensor_is_named(changed, name):
     with pytest.raises(GGUFError, match=f"{name} is missing, expected shape"):

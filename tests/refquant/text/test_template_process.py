@@ -227,6 +227,6 @@ def test_a_missing_or_leaky_package_is_named(installed, message, monkeypatch):
             raise PackageNotFoundError(name)
         return installed
 
-    monkeypatch.setattr(template_process, "version", version)
+    monkeypatch.setattr("importlib.metadata.version", version)
     with pytest.raises(UnsupportedError, match=re.escape(message)):
         TemplateProcess()
