@@ -1,7 +1,7 @@
 """GGUF: the file format of llama.cpp and every tensor type in it, byte for byte.
 
     open, GGUFFile, Tensor       read a file: validated header, zero-copy tensors           container.py
-    write                        write one                                                  writer.py
+    write, create, GGUFWriter    write one at once, or piece by piece                       writer.py
     FORMATS, FORMATS_BY_ID       one BlockFormat record per tensor type                     formats.py
     REJECTED_IDS                 type ids that are refused, with advice
     quantize, dequantize         whole arrays by the name of a type
@@ -20,7 +20,7 @@ Conventions
 
 from refquant.gguf.container import GGUFFile, Tensor, open
 from refquant.gguf.formats import FORMATS, FORMATS_BY_ID, REJECTED_IDS, BlockFormat, dequantize, quantize
-from refquant.gguf.writer import write
+from refquant.gguf.writer import GGUFWriter, create, write
 
 __all__ = [
     "FORMATS",
@@ -28,7 +28,9 @@ __all__ = [
     "REJECTED_IDS",
     "BlockFormat",
     "GGUFFile",
+    "GGUFWriter",
     "Tensor",
+    "create",
     "dequantize",
     "open",
     "quantize",

@@ -3,12 +3,15 @@
     magic, version, counts | metadata | table of tensors | zeros up to the alignment | data of the tensors, each padded
 
 The entries keep the order of the dicts. The table and the data are those that `container.open` accepts, and what it
-returns can be handed back: `write(path, g.metadata, g.tensors, g.types)` repeats a file.
+returns can be handed back: `write(path, g.metadata, g.tensors, g.types)` repeats a file. `create` is for tensors that
+are too large to have at once: shapes and types first, then the bytes in any order, from any thread.
 """
 
+import math
 import os
 import secrets
 import struct
+import threading
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,20 +50,97 @@ def write(
     Raises RangeError (names, counts, numbers that do not fit), ShapeError, SchemeError (unknown types), QuantError
     (dtype of data); OSError where the disk refuses.
     """
+    arrays = {
+        name: (tensor.data, tensor.type) if isinstance(tensor, Tensor) else tensor for name, tensor in tensors.items()
+    }
+    shapes = {name: (_shape(name, data, type), type) for name, (data, type) in arrays.items()}
+    with create(path, metadata, shapes, types, alignment) as file:
+        for name, (data, _) in arrays.items():
+            file.put(name, 0, np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+
+
+class GGUFWriter:
+    """A file that is being written. Leaving the `with` block without an exception makes it the file of that name, all
+    at once; with one, nothing is left of it. Bytes that nobody put are zeros."""
+
+    def __init__(self, path: Path, header: bytes, places: dict[str, tuple[int, int]], nbytes: int):
+        self.path, self.nbytes = path, nbytes  # of the whole file
+        self._places = places  # {name: (where its data begin in the file, how many bytes they are)}
+        self._temporary = path.with_name(f".{secrets.token_hex(8)}.gguf.tmp")
+        self._lock = threading.Lock()
+        self._file = self._temporary.open("xb", buffering=0)
+        try:
+            self._file.truncate(nbytes)
+            self._write(0, header)
+        except BaseException:
+            self._discard()
+            raise
+
+    def put(self, name: str, first: int, data: np.ndarray | bytes) -> None:
+        """Write bytes `first` and following of a tensor: bytes or flat uint8. Threads may call it at the same time."""
+        start, size = self._places[name]
+        if first < 0 or first + len(data) > size:
+            expected = f"bytes within the {size} of the tensor"
+            raise RangeError(f"{_where(name)}: bytes {first} to {first + len(data)}, expected {expected}")
+        self._write(start + first, data)
+
+    def __enter__(self) -> "GGUFWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                os.fsync(self._file.fileno())
+                self._file.close()
+                os.replace(self._temporary, self.path)
+        finally:
+            self._discard()
+
+    def _write(self, at: int, data: np.ndarray | bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            if hasattr(os, "pwrite"):
+                count = os.pwrite(self._file.fileno(), rest, at)
+            else:
+                with self._lock:  # a position that all threads share
+                    self._file.seek(at)
+                    count = self._file.write(rest)
+            at, rest = at + count, rest[count:]
+
+    def _discard(self) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)  # gone already unless something failed
+
+
+def create(
+    path: str | os.PathLike,
+    metadata: Mapping[str, Value],
+    tensors: Mapping[str, tuple[tuple[int, ...], str]],
+    types: Mapping[str, str] | None = None,
+    alignment: int | None = None,
+) -> GGUFWriter:
+    """Begin a file with `tensors` {name: (shape in weights, NumPy order, type name)}; the rest is as for `write`.
+
+    with create(path, metadata, {"w": ((2, 32), "Q4_0")}) as file:
+        file.put("w", 0, first_row)
+        file.put("w", 18, second_row)
+    """
     metadata = dict(metadata)
     alignment = _alignment(metadata, alignment)
     for what, count, limit in (("tensors", len(tensors), MAX_TENSORS), ("metadata entries", len(metadata), MAX_KEYS)):
         if count > limit:
             raise RangeError(f"gguf.write: number of {what} = {count}, expected at most {limit}")
     header = [MAGIC, struct.pack("<Iqq", VERSION, len(tensors), len(metadata)), *_pairs(metadata, types or {})]
-    arrays = []
-    offset = 0
-    for name, tensor in tensors.items():
-        data, type = (tensor.data, tensor.type) if isinstance(tensor, Tensor) else tensor
-        header.append(_entry(name, data, type, offset))
-        arrays.append(data)
-        offset += pad(data.nbytes, alignment)
-    _replace(Path(path), _padded([b"".join(header), *arrays], alignment))
+    offset, offsets = 0, {}
+    for name, (shape, type) in tensors.items():
+        header.append(_entry(name, shape, type, offset))
+        size = _nbytes(shape, type)
+        offsets[name] = offset, size
+        offset += pad(size, alignment)
+    packed = b"".join(header)
+    start = pad(len(packed), alignment)
+    places = {name: (start + first, size) for name, (first, size) in offsets.items()}
+    return GGUFWriter(Path(path), packed, places, start + offset)
 
 
 def _alignment(metadata: dict[str, Value], alignment: int | None) -> int:
@@ -83,24 +163,39 @@ def _pairs(metadata: dict[str, Value], types: Mapping[str, str]) -> Iterator[byt
         yield value_encoding.encode(key, value, "u32" if key == "general.alignment" else types.get(key))
 
 
-def _entry(name: str, data: np.ndarray, type: str, offset: int) -> bytes:
+def _where(name: str) -> str:
+    return f"gguf.write: tensor {quoted(str(name))}"
+
+
+def _entry(name: str, shape: tuple[int, ...], type: str, offset: int) -> bytes:
     head = _name(name, "tensor name", MAX_NAME)
-    where = f"gguf.write: tensor {quoted(name)}"
-    format = FORMATS.get(type)
-    if format is None:
+    format = _format(name, type)
+    if len(shape) > MAX_DIMS:
+        raise ShapeError(f"{_where(name)}: ndim = {len(shape)}, expected at most {MAX_DIMS}")
+    if not format.is_scalar and (not shape or shape[-1] % format.values):
+        row = shape[-1] if shape else "none"
+        raise ShapeError(f"{_where(name)}: shape[-1] = {row}, expected a multiple of {format.values}")
+    return head + struct.pack(f"<I{len(shape)}qiQ", len(shape), *shape[::-1], format.ggml_id, offset)
+
+
+def _format(name: str, type: str) -> BlockFormat:
+    if type not in FORMATS:
         near = get_close_matches(str(type), FORMATS, n=3, cutoff=0.5) or list(FORMATS)
-        raise SchemeError(f"{where}: type = {type!r}, expected a ggml type such as {', '.join(near)}")
-    dims = _shape(where, data, format)[::-1]
-    if len(dims) > MAX_DIMS:
-        raise ShapeError(f"{where}: ndim = {len(dims)}, expected at most {MAX_DIMS}")
-    return head + struct.pack(f"<I{len(dims)}qiQ", len(dims), *dims, format.ggml_id, offset)
+        raise SchemeError(f"{_where(name)}: type = {type!r}, expected a ggml type such as {', '.join(near)}")
+    return FORMATS[type]
 
 
-def _shape(where: str, data: np.ndarray, format: BlockFormat) -> tuple[int, ...]:
+def _nbytes(shape: tuple[int, ...], type: str) -> int:
+    format = FORMATS[type]
+    return math.prod(shape) // format.values * format.block_bytes
+
+
+def _shape(name: str, data: np.ndarray, type: str) -> tuple[int, ...]:
     """Shape in weights of data that are as `Tensor.data` has them."""
+    where, format = _where(name), _format(name, type)
     expected = format.layout if format.is_scalar else np.dtype(np.uint8)
     if not isinstance(data, np.ndarray) or data.dtype != expected:
-        got = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
+        got = data.dtype if isinstance(data, np.ndarray) else data.__class__.__name__
         raise QuantError(f"{where}: data = {got}, expected an array of {expected} for {format.name}")
     if format.is_scalar:
         return data.shape
@@ -117,23 +212,3 @@ def _name(name: str, what: str, limit: int) -> bytes:
     if not name or "\0" in name:
         raise RangeError(f"gguf.write: {what} = {quoted(name)}, expected 1 to {limit} bytes, none of them 0")
     return value_encoding.string(name, f"gguf.write: {what} {quoted(name)}", limit, "strict")
-
-
-def _padded(parts: list[bytes | np.ndarray], alignment: int) -> Iterator[bytes | memoryview]:
-    for part in parts:
-        flat = part if isinstance(part, bytes) else np.ascontiguousarray(part).reshape(-1).view(np.uint8)
-        yield memoryview(flat)
-        yield bytes(pad(len(flat), alignment) - len(flat))
-
-
-def _replace(path: Path, pieces: Iterator[bytes | memoryview]) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(8)}.gguf.tmp")
-    try:
-        with temporary.open("xb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # gone already unless something failed

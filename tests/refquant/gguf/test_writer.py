@@ -2,6 +2,7 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import gguf_bytes as raw
 import numpy as np
@@ -158,7 +159,7 @@ def test_types_follow_from_values(tmp_path, value, spelling):
 
 @given(st.dictionaries(
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(
-        lambda key: key != "general.alignment"  # this one must be a power of two
+        lambda key: key != "general.alignment" and not key.startswith("split.")  # which say something about the file
     ),
     st.one_of(
         st.booleans(),
@@ -337,3 +338,45 @@ def test_a_written_file_has_the_rights_of_any_new_file(tmp_path):
     gguf.write(tmp_path / "model.gguf", {}, {})
     (tmp_path / "other").touch()
     assert stat.S_IMODE((tmp_path / "model.gguf").stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+
+
+def test_pieces_make_the_file_that_whole_tensors_make(tmp_path):
+    gguf.write(tmp_path / "whole.gguf", VALUES, TENSORS, TYPES, alignment=64)
+    shapes = {}
+    with gguf.open(tmp_path / "whole.gguf") as got:
+        shapes = {name: (tensor.shape, tensor.type) for name, tensor in got.tensors.items()}
+    with gguf.create(tmp_path / "pieces.gguf", VALUES, shapes, TYPES, alignment=64) as file:
+        assert file.nbytes == (tmp_path / "whole.gguf").stat().st_size
+        for name, (data, _) in reversed(TENSORS.items()):
+            flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+            middle = len(flat) // 2
+            file.put(name, middle, flat[middle:])
+            file.put(name, 0, bytes(flat[:middle]))
+    assert (tmp_path / "pieces.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("positional", [True, False])
+def test_threads_may_put_at_the_same_time(tmp_path, monkeypatch, positional):
+    if not positional:
+        monkeypatch.delattr(os, "pwrite", raising=False)  # as on Windows
+    data = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)
+    with gguf.create(tmp_path / "m.gguf", {}, {"w": ((1 << 20,), "I8")}) as file, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda at: file.put("w", at, data[at : at + 1000]), range(0, 1 << 20, 1000)))
+    with gguf.open(tmp_path / "m.gguf") as got:
+        np.testing.assert_array_equal(got.tensors["w"].data.view(np.uint8), data)
+
+
+@pytest.mark.parametrize("first, count", [(-1, 1), (0, 37), (36, 1), (1 << 70, 1)])
+def test_pieces_beyond_their_tensor_are_refused_and_leave_nothing(tmp_path, first, count):
+    refusal = pytest.raises(RangeError, match=r"tensor 'w': bytes .* expected bytes within the 36 of the tensor")
+    with refusal, gguf.create(tmp_path / "m.gguf", {}, {"w": ((2, 32), "Q4_0")}) as file:
+        file.put("w", first, bytes(count))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shape_that_its_type_cannot_have_is_refused(tmp_path):
+    for shape in ((2, 33), ()):
+        with pytest.raises(ShapeError, match=r"shape\[-1\] = .*, expected a multiple of 32"):
+            gguf.create(tmp_path / "m.gguf", {}, {"w": (shape, "Q4_0")})
+    assert not list(tmp_path.iterdir())
