@@ -2,6 +2,14 @@
 # make test       run the tests; ARGS="-k nf4" passes options on
 # make lint       check style and the arrows between the packages
 # make bench      measure against llama.cpp; ARGS="--llama-python PATH --types Q4_0" passes options on (hours without)
+# make bench-matvec    GB/s of each type for one token, against a plain read of as many bytes
+# make bench-formats   encode and decode of a matrix, against the fastest package of others; needs `make peers`
+# make bench-gptq      GPTQ of a layer, against gptqmodel and llm-compressor; PYTHON_PEERS names a Python that has them
+# make bench-quantize  whole model files, against llama.cpp's quantizer; ARGS="--llama-python PATH"
+# make peers      install other people's packages into .venv-peers, and compare every format with them
+# make conformance     run the vectors; BACKEND=torch picks one of those that `python -m conformance list` shows
+# make vectors    write conformance/vectors anew after a rule has changed
+# make neon       the kernels for AArch64 on an emulator; needs root, debootstrap and qemu-user
 # make encoders-full   all encoders against ggml's own code; REFQUANT_GGML_BASE names its library
 # make readme     bring the tables of README.md up to date
 # make clean      remove everything that was made here
@@ -12,6 +20,9 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := @$(VENV)/bin/python
+PEERS := .venv-peers
+PYTHON_PEERS ?= $(PEERS)/bin/python
+PEER_NAMES := torch,bitsandbytes,compressed_tensors,torchao,onnx,onnxruntime,hqq,auto_round,ml_dtypes,gguf
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -30,6 +41,30 @@ lint: $(VENV)/test.stamp
 bench: $(VENV)/chat.stamp
 	$(RUN) -m benchmarks.against_llama_cpp $(ARGS)
 
+bench-matvec: $(VENV)/chat.stamp
+	$(RUN) -m benchmarks.matvec $(ARGS)
+
+bench-quantize: $(VENV)/chat.stamp
+	$(RUN) -m benchmarks.quantize_speed $(ARGS)
+
+bench-formats: $(PEERS)/peers.stamp
+	@$(PYTHON_PEERS) -m benchmarks.formats $(ARGS)
+
+bench-gptq: $(PEERS)/peers.stamp
+	@$(PYTHON_PEERS) -m benchmarks.gptq $(ARGS)
+
+peers: $(PEERS)/peers.stamp
+	@REFQUANT_PEERS=$(PEER_NAMES) $(PYTHON_PEERS) -m pytest tests/refquant/peers $(ARGS)
+
+conformance: $(PEERS)/peers.stamp
+	@$(PYTHON_PEERS) -m conformance run --backend $(or $(BACKEND),refquant) $(ARGS)
+
+vectors: $(VENV)/test.stamp
+	$(RUN) -m conformance generate
+
+neon:
+	@tests/emulated_arm.sh .arm $(ARGS)
+
 encoders-full: $(VENV)/test.stamp
 	@PYTHONPATH=.:tests $(VENV)/bin/python tests/encoder_sweep.py
 
@@ -37,7 +72,7 @@ readme: $(VENV)/test.stamp
 	@PYTHONPATH=. $(VENV)/bin/python tests/readme.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .arm build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml. Without the chat extra the rest still works, so nothing is installed early.
@@ -46,10 +81,18 @@ $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/pip
 	@$(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[$*]' </dev/null >&2
 	@touch $@
 
+$(PEERS)/peers.stamp: tests/peers.txt pyproject.toml
+	@$(PYTHON) -m venv --clear $(PEERS) </dev/null >&2
+	@echo "Installing other people's packages into $(PEERS) ..." >&2
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet -r tests/peers.txt --editable '.[test]' \
+	  </dev/null >&2
+	@touch $@
+
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' </dev/null \
 	  || { echo "refquant needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV) </dev/null >&2 \
 	  || { rm -rf $(VENV); echo "No virtual environment: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help chat test lint bench encoders-full readme clean
+.PHONY: help chat test lint bench bench-matvec bench-quantize bench-formats bench-gptq peers conformance neon encoders-full readme
+.PHONY: clean vectors

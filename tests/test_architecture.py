@@ -23,7 +23,7 @@ TERMINAL = {"rich", "prompt_toolkit"}
 ARROWS = {
     "refquant": ({"numpy", "refquant"}, EXTRAS),
     "runtime": ({"numpy", "numba", "llvmlite", "refquant", "runtime"} | TERMINAL, EXTRAS | TERMINAL),
-    "conformance": ({"numpy", "refquant", "conformance"}, {"safetensors"}),
+    "conformance": ({"numpy", "refquant", "conformance"}, set()),
     "conformance/adapters": ({"numpy", "refquant", "conformance"}, None),  # None: any backend
 }
 
