@@ -1,0 +1,102 @@
+"""The oracle itself: what the vectors are made with, and what a release is checked against."""
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+
+import numpy as np
+
+from conformance.protocol import Arrays, Refused, Unsupported
+
+NAME = "refquant"
+
+
+def version() -> str:
+    """Of the installed distribution, or of the source tree."""
+    import refquant
+
+    try:
+        return installed("refquant")
+    except PackageNotFoundError:
+        return refquant.__version__
+
+
+def run(algorithm: str, op: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    """Dispatch on the family: the word before the first dot."""
+    from refquant.errors import QuantError
+
+    family, _, member = algorithm.partition(".")
+    if (family, op) not in OPERATIONS:
+        raise Unsupported(f"{algorithm} {op}")
+    try:
+        return OPERATIONS[family, op](member, params, inputs)
+    except QuantError as error:
+        raise Refused(str(error)) from error
+
+
+def _encode_scheme(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    import refquant
+
+    q = refquant.quantize(inputs["x"], member)
+    found = {"codes": q.codes, "scale": q.scale, "zero_point": q.zero_point, **q.extras}
+    return {name: np.asarray(array) for name, array in found.items() if array is not None}
+
+
+def _decode_scheme(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    from refquant.schemes import parse
+    from refquant.tensor import QuantizedTensor
+
+    parts = dict(inputs)
+    shape = tuple(params["shape"])
+    codes, scale, zero = parts.pop("codes"), parts.pop("scale", None), parts.pop("zero_point", None)
+    return {"values": QuantizedTensor(codes, scale, zero, parse(member), shape, parts).dequantize()}
+
+
+def _encode_gguf(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    from refquant import gguf
+
+    return {"bytes": gguf.quantize(inputs["x"], member, imatrix=inputs.get("importance"))}
+
+
+def _decode_gguf(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    from refquant import gguf
+
+    return {"values": gguf.dequantize(inputs["bytes"], member)}
+
+
+def _encode_minifloat(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    from refquant import minifloat
+
+    return {"codes": minifloat.encode(inputs["x"], minifloat.FORMATS[member], overflow=params["overflow"])}
+
+
+def _decode_minifloat(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    from refquant import minifloat
+
+    return {"values": minifloat.decode(inputs["codes"], minifloat.FORMATS[member])}
+
+
+def _pack(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    from refquant.layouts import Linear, pack
+
+    return dict(pack(Linear(**inputs, **params), member))
+
+
+def _unpack(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    from refquant.layouts import unpack
+
+    told = {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
+    record = unpack(dict(inputs), member, **told)
+    return {"codes": record.codes, "scale": record.scale, "zero_point": record.zero_point}
+
+
+OPERATIONS: dict[tuple[str, str], Callable[[str, Mapping[str, object], Arrays], dict[str, np.ndarray]]] = {
+    ("scheme", "encode"): _encode_scheme,
+    ("scheme", "decode"): _decode_scheme,
+    ("gguf", "encode"): _encode_gguf,
+    ("gguf", "decode"): _decode_gguf,
+    ("layout", "pack"): _pack,
+    ("layout", "unpack"): _unpack,
+    ("minifloat", "encode"): _encode_minifloat,
+    ("minifloat", "decode"): _decode_minifloat,
+}

@@ -1,0 +1,27 @@
+"""Where the inputs of tests come from: a module for each subject, with `cases()` that yields Case records.
+
+An expected output is never written here: generate.py asks the oracle, and records who else gave the same answer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Case:
+    """A test without its expectation. `words` says how outputs are compared where it is not by `bits`."""
+
+    algorithm: str  # "gguf.Q4_0"
+    group: str
+    name: str
+    op: str
+    inputs: Mapping[str, np.ndarray]
+    params: Mapping[str, object] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    result: str = "valid"  # invalid: the backend must refuse
+    words: Mapping[str, str] = field(default_factory=dict)  # output -> word
+
+
+SUBJECTS = ("schemes", "blocks", "minifloats", "layouts")
