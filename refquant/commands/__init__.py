@@ -12,4 +12,7 @@ COMMANDS = {
     "diff": "compare two files, or two schemes on the same numbers",
     "detect": "tell the layout of the quantized weights in a checkpoint",
     "transcode": "write a checkpoint again in another layout, the same numbers",
+    "explain": "say what a format of another framework means",
+    "quantize": "quantize a Hugging Face folder by a recipe",
+    "estimate": "estimate the memory that a model takes",
 }

@@ -1,0 +1,53 @@
+"""A folder that is being made: files appear in it whole, and the folder appears under its name when it is complete.
+
+    out.partial/                     beside the result, named after it
+        state.json                   what is being made; another job does not go on with it
+        model-00001-of-00026.safetensors ...
+    out/                             after `publish`: the same folder, renamed
+
+A job that was killed leaves the folder; the same job finds the files that were finished and goes on behind them.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from refquant.errors import QuantError
+
+STATE = "state.json"
+
+
+def begin(output: Path, state: dict[str, object]) -> Path:
+    """The working folder for `output`, with what the same job finished before. Raises QuantError if output exists."""
+    if output.exists():
+        raise QuantError(f"{output}: exists already, expected a new folder")
+    work = output.with_name(f".{output.name}.partial")
+    text = json.dumps(state, sort_keys=True)
+    try:
+        if work.exists():
+            if (work / STATE).is_file() and (work / STATE).read_text() == text:
+                return work
+            if any(work.iterdir()) and not (work / STATE).is_file():
+                raise QuantError(f"{work}: holds files of something else, expected it to be free for unfinished work")
+            shutil.rmtree(work)
+        work.mkdir(parents=True)
+        put(work / STATE, text)
+    except OSError as error:
+        raise QuantError(f"{work}: cannot be made: {error.strerror or error}") from error
+    return work
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file, all at once."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def publish(work: Path, output: Path) -> None:
+    """Give the complete folder its name."""
+    (work / STATE).unlink()
+    for left in work.glob(".*.tmp"):  # of a run that was killed while it wrote
+        left.unlink()
+    os.rename(work, output)
