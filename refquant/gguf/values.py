@@ -16,6 +16,7 @@ import mmap
 import struct
 from array import array
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -90,7 +91,7 @@ class Strings:
         if not starts[cuts].all():
             return self._decode_each(buffer)
         at = (np.cumsum(starts) - 1)[cuts].tolist()
-        return [text[first:end] for first, end in zip(at, at[1:])]
+        return [text[first:end] for first, end in pairwise(at)]
 
     def _decode_each(self, buffer: mmap.mmap | bytes) -> list[str]:
         at, strings = self.start, []

@@ -2,9 +2,9 @@
 
     text -> words (pretokenizers.py) -> UTF-8 bytes -> characters (byte_level.py) -> merges, lowest rank first -> ids
 
-The package `tokenizers` cuts the words: their patterns ask for classes of Unicode that `re` has not got. Merging is done
-here: its own table of merges takes longer to build than a model to load. Control and unknown tokens are kept out, and so
-are the merges that would form one, so that no text somebody typed becomes a control token.
+The package `tokenizers` cuts the words: their patterns ask for classes of Unicode that `re` has not got. Merging is
+done here, because that package takes long to build its own table of merges. Control and unknown tokens are kept out,
+and so are the merges that would form one, so that no text somebody typed becomes a control token.
 
 Merges   "left right", split at the first space after the first character; of two equal ones the first counts. A merge
          that names a token the vocabulary has not got, or that would make one, is a GGUFError.

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from refquant.gguf import FORMATS
 from runtime.arena import ALIGNMENT, Arena
 from runtime.kernels import PRODUCTS
 from runtime.kernels.pack import interleave_numpy
@@ -19,13 +18,18 @@ def crew():
     crew.close()
 
 
+def block_bytes(name: str) -> int:
+    """What is interleaved together: a block of the type, or two numbers of BF16."""
+    return sum(size * times for size, times in PRODUCTS[name].fields)
+
+
 def random_rows(name: str, rows: int, blocks: int) -> np.ndarray:
     rng = np.random.default_rng([rows, blocks])
-    return rng.integers(0, 256, (rows, blocks * FORMATS[name].block_bytes), np.uint8)
+    return rng.integers(0, 256, (rows, blocks * block_bytes(name)), np.uint8)
 
 
 def twin(name: str, w: np.ndarray) -> np.ndarray:
-    return interleave_numpy(w, FORMATS[name].block_bytes, PRODUCTS[name].fields)
+    return interleave_numpy(w, block_bytes(name), PRODUCTS[name].fields)
 
 
 @pytest.mark.parametrize("rows, blocks", [(1, 1), (31, 2), (32, 3), (33, 5), (96, 1)])
