@@ -17,8 +17,8 @@ one is read, so that its keys and values come from memory once; a single token r
 
 Shapes   q (kv_heads, tokens * group, head_dim) float32; keys and values of one layer as runtime.kernels.kv_rows lays
          them out, (kv_heads, cuts, bytes); y (tokens, stride) float32, head_dim_v of each head side by side.
-Order    q . k: d ascending, times scale last; l: 16 lanes over positions ascending, the lanes as a tree; a: positions
-         ascending; products are fused with their sums. Positions after the token's own have weight 0.
+Order    q . k: d ascending, product then sum, times scale last; l: 16 lanes over positions ascending, the lanes as a
+         tree; a: positions ascending. Positions after the token's own have weight 0.
 Widths   dim is head_dim, dim_v head_dim_v rounded up to a multiple of 32; the columns beyond are zeros.
 Record   buffers 0 q, 1 keys, 2 values, 3 y, 4 scratch (`scratch_bytes` a thread), 5 partials (kv_heads * group, cuts,
          2 + dim_v) float32; integers 32 kv_heads, 33 group, 34 dim, 35 dim_v, 36 head_dim_v, 37 cuts of the cache,
@@ -30,7 +30,6 @@ import numpy as np
 
 from runtime.jit import inlined, kernel
 from runtime.kernels.exponential import exp, exp_numpy
-from runtime.kernels.fused import fma_numpy
 from runtime.kernels.kv_rows import CUT, KEY_BLOCK, ROWS, TILE, reader
 from runtime.simd.memory import (
     buffer,
@@ -65,7 +64,7 @@ def scratch_bytes(group: int, dim_v: int) -> int:
 def _partial(tile: int, name: str):
     """Scores, exponentials and weighted values of `tile` queries and one cut."""
     ops, (key_scale, key, value_scale, value) = tile_operations(tile), reader(name)
-    zeros, store, fused = ops.zeros, ops.store, ops.fused
+    zeros, store, rank_one = ops.zeros, ops.store, ops.rank_one
     run = KEY_BLOCK if name == "q8_0" else TILE * TILE * ROWS[name].number  # bytes of 32 elements of 32 positions
     value_tile = ROWS[name].value_tile
 
@@ -82,7 +81,7 @@ def _partial(tile: int, name: str):
             for d in range(0, dim, TILE):
                 low, high = key_scale(keys, at, 0), key_scale(keys, at, 1)
                 for i in range(min(TILE, dim - d)):
-                    acc = fused(
+                    acc = rank_one(
                         acc, key(keys, at, i, 0, low), key(keys, at, i, 1, high), q, at_q + (d + i) * 4, dim * 4
                     )
                 at += run
@@ -108,7 +107,9 @@ def _partial(tile: int, name: str):
             acc = zeros()
             for j in range(n):
                 each = value_scale(values, v, j)
-                acc = fused(acc, value(values, v, j, 0, each), value(values, v, j, 1, each), s, at_s + j * 4, CUT * 4)
+                acc = rank_one(
+                    acc, value(values, v, j, 0, each), value(values, v, j, 1, each), s, at_s + j * 4, CUT * 4
+                )
             store(out, at_out + 8 + d * 4, step, acc)
             v += value_tile
 
@@ -285,11 +286,11 @@ def attend_numpy(q: np.ndarray, keys: np.ndarray, values: np.ndarray, start: int
         acc = np.zeros_like(y[t])
         for cut in range(0, start + t + 1, CUT):
             here = slice(cut, min(cut + CUT, start + t + 1))
-            s = _products(q[t][..., None, :], keys[:, None, here], axis=-1) * scale  # (kv_heads, group, n)
+            s = _ascending(q[t][..., None, :] * keys[:, None, here], axis=-1) * scale  # (kv_heads, group, n)
             m = s.max(axis=-1)
             p = exp_numpy(s - m[..., None])
             part = _lanes(p)
-            a = _products(p[..., None], values[:, None, here], axis=-2)
+            a = _ascending(p[..., None] * values[:, None, here], axis=-2)
             new = np.maximum(top, m)
             before, now = exp_numpy(top - new), exp_numpy(m - new)
             total = total * before + part * now
@@ -297,15 +298,6 @@ def attend_numpy(q: np.ndarray, keys: np.ndarray, values: np.ndarray, start: int
             top = new
         y[t] = acc / total[..., None]
     return y.reshape(tokens, -1)
-
-
-def _products(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-    """The sum of a * b along `axis` in ascending order, each product and sum rounded once together."""
-    a, b = (np.moveaxis(x, axis, 0) for x in np.broadcast_arrays(a, b))
-    total = np.zeros(a.shape[1:], np.float32)
-    for left, right in zip(a, b):
-        total = fma_numpy(left, right, total)
-    return total
 
 
 def _ascending(terms: np.ndarray, axis: int) -> np.ndarray:

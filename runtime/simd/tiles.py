@@ -19,7 +19,8 @@ in one place. Offsets are in bytes; `stride` is the distance between the data of
     nothing()                                       int32 zeros
     weighted(total, dots, weights, at)              total += weights[row] * dots
     alike(panel, at)                        int32: the 32 numbers at `at`, for every token
-    fused(acc, low, high, x, at, stride)            acc += rows (two f32x16) * x[token], rounded once
+    rank_one(acc, low, high, x, at, stride)         acc += rows (two f32x16) * x[token]
+    fused(acc, low, high, x, at, stride)            the same, rounded once
     fused_pairs(acc, w, at, x, to, stride)          acc += two columns in bfloat16 (runtime.simd.bf16)
     offset(acc, m, at, e, to, stride, sums, by, step)    acc -= m[row] * (float32(sums[token]) * e[token])
 """
@@ -210,6 +211,19 @@ def tile_operations(tokens: int) -> SimpleNamespace:
         return floats(floats, memory, size, memory, size, size, memory, size, size), lower
 
     @intrinsic
+    def rank_one(_, acc, low, high, x, at, stride):
+        def lower(context, builder, sig, args):
+            acc, low, high, x, at, stride = args
+            values = unpack(builder, acc)
+            for t, scalar in enumerate(scalars(builder, x, at, stride, F32)):
+                wide = splat(builder, scalar)
+                for g, rows in enumerate((low, high)):
+                    values[t * ROWS + g] = builder.fadd(values[t * ROWS + g], builder.fmul(rows, wide))
+            return pack(builder, values, floats)
+
+        return floats(floats, f32x16, f32x16, memory, size, size), lower
+
+    @intrinsic
     def fused(_, acc, low, high, x, at, stride):
         def lower(context, builder, sig, args):
             acc, low, high, x, at, stride = args
@@ -236,6 +250,7 @@ def tile_operations(tokens: int) -> SimpleNamespace:
         return floats(floats, memory, size, memory, size, size), lower
 
     return SimpleNamespace(
+        rank_one=rank_one,
         fused=fused,
         fused_pairs=fused_pairs,
         nothing=nothing,
