@@ -1,4 +1,4 @@
-"""The command line: `python -m conformance run|list|generate|report`."""
+"""The command line: `python -m conformance run|diff|list|generate|report`."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from conformance import adapters, generate, known, report, results, runner, vectors
+from conformance import adapters, backend_difference, generate, known, report, results, runner, vectors
 from conformance.protocol import Unsupported
 from conformance.results import Results
 from refquant.errors import QuantError
@@ -17,6 +17,7 @@ examples
   python -m conformance run --backend gguf_py                     all tests that gguf-py knows
   python -m conformance run --backend gguf_py --only 'gguf.Q4_0*' some of them
   python -m conformance run --backend gguf_py --track last.json   what changed since, then the new record is kept
+  python -m conformance diff refquant gguf_py --only 'gguf.Q4_0*' in how many codes two backends part
   python -m conformance generate --check                          fails when a committed byte would change
 
 exit status
@@ -56,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--json", action="store_true", help="print the record")
     run.set_defaults(command=_run)
+    diff = commands.add_parser("diff", help="compare two backends, code by code")
+    diff.add_argument("a", metavar="A", help="a backend")
+    diff.add_argument("b", metavar="B", help="another one")
+    diff.add_argument("--only", default="*", metavar="GLOB", help="tests by full id, algorithm or algorithm:group")
+    diff.set_defaults(command=_diff)
     make = commands.add_parser("generate", help="write the vectors anew")
     make.add_argument("--check", action="store_true", help="write nothing; fail if a byte would change")
     make.add_argument(
@@ -76,6 +82,16 @@ def _report(arguments: argparse.Namespace) -> int:
     os.replace(partial, arguments.output)
     print(f"{arguments.output}: {len(arguments.records)} backends")
     return 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    a, b = adapters.load(arguments.a), adapters.load(arguments.b)
+    a.version(), b.version()  # says what is not installed, before any work
+    found = list(backend_difference.differences(a, b, vectors.select(arguments.only)))
+    if not found:
+        raise QuantError(f"conformance: --only = {arguments.only!r}, expected tests that both backends know")
+    print("\n".join(backend_difference.lines(found)))
+    return int(any(isinstance(each, str) or not each.equal for _, each in found))
 
 
 def _list(arguments: argparse.Namespace) -> int:
