@@ -7,6 +7,8 @@
 
 Shapes     x (tokens, in), y and dy (tokens, out). float32.
 Step       Adam on A and B (adam.py); nothing else has a gradient that is kept.
+Models     fine_tune: next-token cross entropy of a whole model, one step a sequence; `linears` puts the adapters into
+           models.backward, where each product above replaces that of the file's own matrix.
 Merging    W + c B A is a plain matrix again; rounding it to 4 bits loses part of what was learned.
 File       a GGUF adapter for llama.cpp: `adapter_tensors` and `adapter_metadata`, to be written by gguf.write:
            general.type "adapter", adapter.type "lora", adapter.lora.alpha; <weight>.lora_a (r, in), .lora_b (out, r).
@@ -14,17 +16,22 @@ Source     Dettmers et al. 2023, arXiv:2305.14314, eq. 5 and 6; Hu et al. 2021, 
            llama.cpp, src/llama-adapter.cpp.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from refquant.adam import Adam
 from refquant.errors import RangeError, ShapeError
 from refquant.gptq import weights
+from refquant.models.pullbacks import Pullback, cross_entropy
 from refquant.nearest import quantize as nearest
 from refquant.schemes import Scheme
 from refquant.tensor import QuantizedTensor
+
+if TYPE_CHECKING:
+    from refquant.models.backward import DifferentiableModel
 
 SCHEME = "nf4-dq"
 
@@ -62,17 +69,27 @@ def attach(
 
 def forward(adapter: Adapter, x: np.ndarray) -> np.ndarray:
     """y (tokens, out)."""
-    _require_columns("forward", x, adapter.A.shape[1])
-    return x @ adapter.base.dequantize().T + adapter.scale * ((x @ adapter.A.T) @ adapter.B.T)
+    return run(adapter, x)[0]
 
 
 def backward(adapter: Adapter, x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(dx, dA, dB) of a loss whose gradient in y is dy."""
-    _require_columns("backward", x, adapter.A.shape[1])
-    _require_columns("backward", dy, len(adapter.B))
-    c, through = adapter.scale, dy @ adapter.B  # (tokens, r)
-    dx = dy @ adapter.base.dequantize() + c * (through @ adapter.A)
-    return dx, c * (through.T @ x), c * (dy.T @ (x @ adapter.A.T))
+    return run(adapter, x)[1](dy)
+
+
+def run(
+    adapter: Adapter, x: np.ndarray
+) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """(y, dy -> (dx, dA, dB)); W is decoded once for both."""
+    _require_columns("forward", x, adapter.A.shape[1])
+    W, c, inner = adapter.base.dequantize(), adapter.scale, x @ adapter.A.T  # inner (tokens, r)
+
+    def pull(dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        _require_columns("backward", dy, len(adapter.B))
+        through = dy @ adapter.B  # (tokens, r)
+        return dy @ W + c * (through @ adapter.A), c * (through.T @ x), c * (dy.T @ inner)
+
+    return x @ W.T + c * (inner @ adapter.B.T), pull
 
 
 def fit(
@@ -90,6 +107,52 @@ def fit(
             A, B = (o.step(p, g) for o, p, g in zip(optimizers, (adapter.A, adapter.B), (dA, dB)))
             adapter = replace(adapter, A=A, B=B)
     return adapter, losses
+
+
+def linears(
+    adapters: Mapping[str, Adapter], gradients: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
+) -> dict[str, Callable[[np.ndarray], tuple[np.ndarray, Pullback]]]:
+    """What `DifferentiableModel.run` takes for the matrices that adapters name; (dA, dB) go into `gradients`."""
+
+    def product(name: str, adapter: Adapter) -> Callable[[np.ndarray], tuple[np.ndarray, Pullback]]:
+        def of(x: np.ndarray) -> tuple[np.ndarray, Pullback]:
+            y, pull_adapter = run(adapter, x)
+
+            def pull(dy: np.ndarray) -> np.ndarray:
+                dx, *found = pull_adapter(dy)
+                if gradients is not None:
+                    gradients[name] = tuple(found)
+                return dx
+
+            return y, pull
+
+        return of
+
+    return {name: product(name, adapter) for name, adapter in adapters.items()}
+
+
+def fine_tune(
+    model: "DifferentiableModel", adapters: Mapping[str, Adapter], sequences: Iterable[np.ndarray], lr: float = 2e-4
+) -> tuple[dict[str, Adapter], list[float]]:
+    """Teach the adapters to continue texts: one Adam step for each sequence of token ids (tokens,), 2 or more of them.
+
+    Returns the adapters and the loss of each sequence before its step. Raises RangeError, ShapeError.
+    """
+    if lr <= 0:
+        raise RangeError(f"qlora.fine_tune: lr = {lr}, expected a positive number")
+    adapters, losses = dict(adapters), []
+    optimizers = {name: (Adam(lr), Adam(lr)) for name in adapters}
+    for ids in sequences:
+        ids, gradients = np.asarray(ids), {}
+        logits, pull = model.run(ids[:-1], linears(adapters, gradients))
+        loss, dlogits = cross_entropy(logits, ids[1:])
+        pull(dlogits)
+        losses.append(loss)
+        for name, (dA, dB) in gradients.items():
+            of_A, of_B = optimizers[name]
+            adapter = adapters[name]
+            adapters[name] = replace(adapter, A=of_A.step(adapter.A, dA), B=of_B.step(adapter.B, dB))
+    return adapters, losses
 
 
 def adapter_tensors(adapters: Mapping[str, Adapter]) -> dict[str, tuple[np.ndarray, str]]:
