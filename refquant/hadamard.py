@@ -7,20 +7,23 @@
     12 20 60 108 140     Paley I, q = n - 1 a prime of the form 4k + 3
     28 36                Paley II, q = n / 2 - 1 a prime of the form 4k + 1
     40                   Sylvester's step on 20
-    52                   Williamson: four symmetric circulants of order 13
+    52 156 172           Williamson: four symmetric circulants of order 13, 39, 43
     K 2^k                the Kronecker product of Sylvester's 2^k and K, the largest of those orders that fits
 
-    R_ij = legendre(j - i, q): 0 on the diagonal, 1 where j - i is a square modulo q, else -1
-    Paley I    H = I + S,  S = [[0, 1], [-1^T, R]]                          R is skew: S S^T = q I
-    Paley II   H = C x [[1, 1], [1, -1]] + I x [[1, -1], [-1, -1]],  C = [[0, 1], [1^T, R]]     R is symmetric
-    Williamson [[A, B, C, D], [-B, A, -D, C], [-C, D, A, -B], [-D, -C, B, A]],  A^2 + B^2 + C^2 + D^2 = 4 * 13 I
+    R_ij = legendre(i - j, q): 0 on the diagonal, 1 where i - j is a square modulo q, else -1
+    Paley I    H = I + S,  S = [[0, -1], [1^T, R]]                          R is skew: S S^T = q I
+    Paley II   H = [[1, 1], [1, -1]] x C + [[1, -1], [-1, -1]] x I,  C = [[0, 1], [1^T, R]]     R is symmetric
+    Williamson [[A, B, C, D], [-B, A, -D, C], [-C, D, A, -B], [-D, -C, B, A]],  A^2 + B^2 + C^2 + D^2 = n I
 
-Differs    QuIP#, QuaRot and compressed-tensors read Sloane's tables for K > 1. Another matrix of that order serves as
-           well, but a checkpoint rotated by theirs is undone only by theirs. Their orders 156, 172 are missing here.
-           For powers of two it is the same matrix everywhere.
+Tables     QuIP# and QuaRot read these orders from Sloane's tables, which were made by such rules; rows, columns and
+           signs are chosen here so that the matrices come out the same (those of compressed-tensors were compared
+           whole, of QuaRot's 20 the first rows). Only the matrix that rotated a checkpoint undoes it.
+Differs    compressed-tensors takes another 20 (by M. Hall); and of 24, 48, 104 ... it has tables of its own, where this
+           page and QuaRot take Sylvester's step. It knows all orders up to 256; this page the eleven of QuaRot.
 Shapes     matrix(n) int8 (n, n); transform(x) (..., n) like x, float32 or float64: x Q^T.
 Arithmetic of `transform`: k butterfly passes, then one matrix product with the K part, then a division by sqrt(n).
-Source     Sylvester 1867; Paley 1933; Williamson 1944; QuIP#, arXiv:2402.04396, sec. 3; QuaRot, arXiv:2404.00456.
+Source     Sylvester 1867; Paley 1933; Williamson 1944; Sloane's library of Hadamard matrices (the circulants);
+           QuIP#, arXiv:2402.04396, sec. 3; QuaRot, arXiv:2404.00456.
 """
 
 import math
@@ -31,8 +34,22 @@ import numpy as np
 from refquant.errors import RangeError, ShapeError
 
 PALEY_ONE, PALEY_TWO = (12, 20, 60, 108, 140), (28, 36)
-WILLIAMSON = ("++----------+", "++-++----++-+", "+-+-++--++-+-", "++--+-++-+--+")
-FACTORS = (140, 108, 60, 52, 36, 28, 20, 12, 1)  # 40 is 2 * 20
+WILLIAMSON = {  # first rows of A, B, C, D, which were found by search
+    52: ("+-+--++++--+-", "+---++++++---", "++-+--++--+-+", "+----+--+----"),
+    156: (
+        "+++--+-+-----+--++----++--+-----+-+--++",
+        "++++---+--++----+-+--+-+----++--+---+++",
+        "+++--++-+---+-+--+----+--+-+---+-++--++",
+        "+---++-+-+-----+++-++-+++-----+-+-++---",
+    ),
+    172: (
+        "+---++--++++-+-+++-++--++-+++-+-++++--++---",
+        "++-++++++----+-+--++-++-++--+-+----++++++-+",
+        "+++-+-++--+-+-++++-+----+-++++-+-+--++-+-++",
+        "++---++++-+--+--++--------++--+--+-++++---+",
+    ),
+}
+FACTORS = (172, 156, 140, 108, 60, 52, 36, 28, 20, 12, 1)  # 40 is 2 * 20
 
 
 @cache
@@ -86,6 +103,7 @@ def sylvester(n: int) -> np.ndarray:
     return H
 
 
+@cache
 def _table(K: int) -> np.ndarray:
     if K == 1:
         return np.ones((1, 1), np.int8)
@@ -93,17 +111,17 @@ def _table(K: int) -> np.ndarray:
         return np.eye(K, dtype=np.int8) + _conference(K - 1, skew=True)
     if K in PALEY_TWO:
         C = _conference(K // 2 - 1, skew=False)
-        return np.kron(C, [[1, 1], [1, -1]]) + np.kron(np.eye(K // 2, dtype=np.int8), [[1, -1], [-1, -1]])
-    A, B, C, D = (_circulant([1 if sign == "+" else -1 for sign in row]) for row in WILLIAMSON)
+        return np.kron([[1, 1], [1, -1]], C) + np.kron([[1, -1], [-1, -1]], np.eye(K // 2, dtype=np.int8))
+    A, B, C, D = (_circulant([1 if sign == "+" else -1 for sign in row]) for row in WILLIAMSON[K])
     return np.block([[A, B, C, D], [-B, A, -D, C], [-C, D, A, -B], [-D, -C, B, A]])
 
 
 def _conference(q: int, skew: bool) -> np.ndarray:
-    """[[0, 1], [+-1^T, R]] of order q + 1 for a prime q."""
+    """[[0, +-1], [1^T, R]] of order q + 1 for a prime q."""
     squares = {i * i % q for i in range(1, q)}
     C = np.ones((q + 1, q + 1), np.int8)
-    C[1:, 1:] = _circulant([0, *(1 if j in squares else -1 for j in range(1, q))])
-    C[1:, 0] = -1 if skew else 1
+    C[1:, 1:] = _circulant([0, *(1 if -j % q in squares else -1 for j in range(1, q))])
+    C[0, 1:] = -1 if skew else 1
     C[0, 0] = 0
     return C
 

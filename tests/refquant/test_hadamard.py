@@ -8,7 +8,8 @@ import pytest
 from refquant import hadamard
 from refquant.errors import RangeError, ShapeError
 
-ORDERS = [1, 2, 4, 8, 64, 12, 20, 28, 36, 40, 52, 60, 108, 140, 24, 96, 104, 160, 224, 896]
+TABLED = [12, 20, 28, 36, 40, 52, 60, 108, 140, 156, 172]  # QuaRot's
+ORDERS = [1, 2, 4, 8, 64, *TABLED, 24, 96, 104, 160, 224, 312, 688, 896]
 
 
 @pytest.mark.parametrize("n", ORDERS)
@@ -47,7 +48,23 @@ def test_an_outlier_is_spread_evenly():
     np.testing.assert_allclose(np.abs(hadamard.transform(x)), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("n", [0, -4, 3, 6, 44, 100, 156, 172])
+@pytest.mark.parametrize("n", hadamard.WILLIAMSON)
+def test_the_circulants_of_williamson_are_symmetric_and_their_squares_add_up(n):
+    blocks = [hadamard._circulant([1 if sign == "+" else -1 for sign in row]) for row in hadamard.WILLIAMSON[n]]
+    for M in blocks:
+        assert M.shape == (n // 4, n // 4)
+        np.testing.assert_array_equal(M, M.T)
+    squares = sum(M.astype(np.int64) @ M for M in blocks)
+    np.testing.assert_array_equal(squares, n * np.eye(n // 4))
+
+
+def test_residues_are_read_the_way_of_the_tables():
+    assert hadamard.matrix(12)[0].tolist() == [1] + [-1] * 11
+    assert hadamard.matrix(12)[1].tolist() == [1, 1, -1, 1, -1, -1, -1, 1, 1, 1, -1, 1]
+    assert hadamard.matrix(20)[1].tolist() == [int(s + "1") for s in "++-++----+-+-++++--+"]
+
+
+@pytest.mark.parametrize("n", [0, -4, 3, 6, 44, 100, 78, 86])
 def test_orders_without_a_construction_are_refused(n):
     with pytest.raises(RangeError, match="power of two times"):
         hadamard.matrix(n)
