@@ -14,7 +14,7 @@ Stored     uint16 words, the first bit of the stream the highest of the first wo
            weights, tiles by rows of tiles, weights of a tile by rows.
 Scale      not part of the code; QTIP divides by 32, and undoes a random Hadamard transform (rotations.py).
 Arithmetic float32 of the exact formula; 1mad: the sum is an integer, divided in float32.
-Not here   the encoder, Viterbi over 65536 states; EXL3, which uses 3inst with a layout of its own.
+Not here   the encoder, Viterbi over 65536 states; EXL3, which has a layout and functions of its own (exl3.py).
 Source     Tseng et al. 2024, arXiv:2406.11235, sec. 3; Cornell-RelaxML/qtip, lib/codebook/bitshift.py.
 """
 
@@ -34,7 +34,11 @@ def one_mad(state: np.ndarray) -> np.ndarray:
 
 def three_inst(state: np.ndarray) -> np.ndarray:
     """f of states (...) as float32 (...)."""
-    y = (state.astype(np.uint64) * np.uint64(89226354) + np.uint64(64248484)).astype(np.uint32)
+    return two_halves((state.astype(np.uint64) * np.uint64(89226354) + np.uint64(64248484)).astype(np.uint32))
+
+
+def two_halves(y: np.ndarray) -> np.ndarray:
+    """The last line of 3inst for y (...) uint32, as float32 (...)."""
     z = (y & np.uint32(0x8FFF8FFF)) ^ np.uint32(0x3B603B60)
     high, low = ((z >> np.uint32(shift)).astype(np.uint16).view(np.float16) for shift in (16, 0))
     return (high + low).astype(np.float32)
@@ -57,16 +61,20 @@ FUNCTIONS = {"1mad": one_mad, "3inst": three_inst}
 
 def states(words: np.ndarray, step: int) -> np.ndarray:
     """States int64 (streams, steps) of words uint16 (streams, n), `step` bits on from one to the next."""
-    if words.dtype != np.uint16:
-        raise QuantError(f"trellis.states: words.dtype = {words.dtype}, expected uint16")
-    if words.ndim != 2 or not words.size:
-        raise ShapeError(f"trellis.states: words.shape = {words.shape}, expected (streams, n)")
+    _require_words("trellis.states", words)
     count = 16 * words.shape[1]
     if not 1 <= step <= LENGTH or count % step:
         raise RangeError(f"trellis.states: step = {step}, expected 1..16 that divides the {count} bits of a stream")
+    return windows(words, np.arange(0, count, step))
+
+
+def windows(words: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The 16 bits from each of `starts` (steps,) on, modulo the length of the stream: int64 (streams, steps)."""
+    _require_words("trellis.windows", words)
+    count = 16 * words.shape[1]
     bits = (words[:, :, None] >> np.arange(15, -1, -1, dtype=np.uint16)) & np.uint16(1)
     bits = bits.reshape(len(words), count)
-    places = (np.arange(0, count, step)[:, None] + np.arange(LENGTH)) % count
+    places = (starts[:, None] + np.arange(LENGTH)) % count
     return bits[:, places].astype(np.int64) @ (1 << np.arange(LENGTH - 1, -1, -1))
 
 
@@ -87,3 +95,10 @@ def decode(
     else:
         raise RangeError(f"trellis.decode: function = {function!r}, expected {list(FUNCTIONS)}, or 'hyb' and a table")
     return values.reshape(out // 16, n // 16, 16, 16).swapaxes(1, 2).reshape(out, n)
+
+
+def _require_words(where: str, words: np.ndarray) -> None:
+    if words.dtype != np.uint16:
+        raise QuantError(f"{where}: words.dtype = {words.dtype}, expected uint16")
+    if words.ndim != 2 or not words.size:
+        raise ShapeError(f"{where}: words.shape = {words.shape}, expected (streams, n)")
