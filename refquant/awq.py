@@ -157,7 +157,9 @@ def clip_bound(W: np.ndarray, X: np.ndarray, scheme: Scheme | str) -> np.ndarray
     X = tokens("awq.clip_bound", X, W.shape[1])
     kind = scheme.granularity.kind
     if kind not in ("group", "channel", "token") or scheme.granularity.axis:
-        raise SchemeError(f"awq.clip_bound: granularity = {scheme.granularity}, expected groups within a row")
+        raise SchemeError(
+            f"awq.clip_bound: granularity = {scheme.granularity}, expected groups within a row, or clip=False"
+        )
     size = scheme.granularity.size if kind == "group" else W.shape[1]
     groups.scale_shape("awq.clip_bound", W.shape, scheme.granularity)
     X = X[:: max(1, len(X) // SAMPLED)]

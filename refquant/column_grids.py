@@ -16,14 +16,15 @@ Granularity  tensor, channel, token (one group: all columns), g<n>, and b<n> whe
 Ranges       format: the format's own scale (grid.py). ist: as in IST's quant.py, and in gptqmodel: a symmetric group
              without a negative weight gets the scale max / (2^bits - 1) and the zero point in the middle, so that the
              upper half of it is cut to about max/2; a group of zeros gets the range -1..1.
+Tensor       a scale of the whole tensor (nvfp4) is found once, from the original weights, in every case.
 Source       Frantar et al. 2022, arXiv:2210.17323, sec. 4 (grouping); quant.py and gptq.py of IST-DASLab gptq.
 """
 
 import numpy as np
 
-from refquant import affine, groups
+from refquant import affine, groups, mx
 from refquant.errors import RangeError, SchemeError, UnsupportedError
-from refquant.grid import Grid, fit, from_range, require_rounding
+from refquant.grid import Grid, fit, from_range, require_rounding, tensor_scale
 from refquant.observers.mean_squared_error import SEARCHES, best_range
 from refquant.schemes import Scheme
 from refquant.tensor import QuantizedTensor
@@ -68,6 +69,7 @@ class ColumnGrids:
         kept = (by_column.reshape(-1, self.size) == by_column.reshape(-1, self.size)[:, :1]).all()
         self._scattered = not (static or kept)  # then groups are made of positions, and the file needs g_idx
         self._group = of_position if self._scattered else by_column  # (in,) the group of each position
+        self._tensor = tensor_scale(W, scheme.rule)  # extras of the result
         self._grids: list[Grid | None] = [None] * (len(order) // self.size)
         if static:
             columns = W.T
@@ -108,13 +110,15 @@ class ColumnGrids:
     def tensor(self, codes: np.ndarray) -> QuantizedTensor:
         """The result, from codes (in, out) by position."""
         rule, granularity = self.scheme.rule, self.scheme.granularity
-        stored = np.int8 if isinstance(rule, affine.Rule) and rule.signed else np.uint8
+        signed = rule.signed if isinstance(rule, affine.Rule) else isinstance(rule, mx.Rule) and rule.element is None
+        stored = np.int8 if signed else np.uint8
         ordered = np.empty(self.shape, stored)
         ordered[:, self.order] = codes.T
         shape = groups.scale_shape("column_grids", self.shape, granularity)
-        scale = np.stack([grid.scale for grid in self._grids], axis=-1).astype(np.float32).reshape(shape)
+        scales = [grid.scale if grid.stored is None else grid.stored for grid in self._grids]
+        scale = np.stack(scales, axis=-1).astype(np.float32).reshape(shape)
         zero = self._zero_point(shape, stored) if isinstance(rule, affine.Rule) else None
-        extras = {}
+        extras = dict(self._tensor)
         if self._scattered:
             extras["g_idx"] = np.empty(len(self.order), np.int32)
             extras["g_idx"][self.order] = self._group
@@ -132,7 +136,7 @@ class ColumnGrids:
         rows = columns.reshape(1, -1) if self.scheme.granularity.kind == "tensor" else columns.T
         rows, rule = rows.astype(np.float32, copy=False), self.scheme.rule
         if self._ranges == "format" and not self._search:
-            return fit(rows, rule).astype(self._dtype)
+            return fit(rows, rule, next(iter(self._tensor.values()), None)).astype(self._dtype)
         lo, hi = (
             best_range(rows, rule, SEARCHES[self._search]) if self._search else (rows.min(axis=1), rows.max(axis=1))
         )

@@ -109,7 +109,7 @@ def quantize(
     dialect: str = "",
     **options: object,
 ) -> QuantizedTensor:
-    """Quantize W (out, in) to a linear or codebook format so that X W^T changes little.
+    """Quantize W (out, in) to a linear, codebook, fp8, mx or nvfp4 format so that X W^T changes little.
 
     calibration  X (tokens, in) or (batch, tokens, in), an iterable of such batches, or a Hessian
     options      fields of Settings; they win over the dialect's

@@ -60,7 +60,10 @@ def rows_of(where: str, W: np.ndarray, scheme: Scheme | str, zero_kinds: tuple[s
     W, scheme = weights(where, W), parse(scheme)
     rule = scheme.rule
     if not isinstance(rule, affine.Rule) or rule.binary or rule.rounding == "stochastic":
-        raise SchemeError(f"{where}: scheme = {scheme}, expected a linear format of 2 bits or more, not stochastic")
+        raise SchemeError(
+            f"{where}: scheme = {scheme}, expected a linear format of 2 bits or more, not stochastic; for others take "
+            "method gptq, awq or smoothquant"
+        )
     if rule.zero_kind not in zero_kinds:
         raise SchemeError(f"{where}: zero_kind of {scheme} = {rule.zero_kind}, expected {' or '.join(zero_kinds)}")
     _, scale, zero = affine.encode(W, rule, scheme.granularity)

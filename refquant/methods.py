@@ -8,8 +8,16 @@
                  hessian.Hessian that was accumulated before; a method that needs none ignores it
     options      the method's own, named in its module; `dialect` is one of them where implementations differ
 
+What a method promises about its bytes is in DETERMINISM:
+
+    exact    float64 in a fixed order of operations: the same bytes on every machine
+    option   precision="exact" gives that, at many times the time; precision="fast", the default, is as below
+    no BLAS  no matrix product decides anything: the same bytes for any BLAS and any number of threads
+    fast     float32, products by BLAS: another BLAS, processor or number of threads may move weights that lie next to a
+             tie: at most two codes in a thousand and half a percent of the output error (tests/method_codes.py)
+
 `refquant.quantize(W, "int4-g128", method="gptq", calibration=X)` looks here; "gptq@ist" is method "gptq" with
-dialect="ist". A new method is a module with such a function and one line below.
+dialect="ist". A new method is a module with such a function and two lines below.
 """
 
 import inspect
@@ -59,6 +67,13 @@ METHODS: dict[str, Method] = {
     "zeroquant": zeroquant.quantize,
     "sparse": sparse_split.quantize,
     "low_rank": low_rank.quantize,
+}
+
+DETERMINISM: dict[str, str] = {
+    **dict.fromkeys(("gptq", "gptaq", "ldlq", "sparsegpt"), "option"),
+    **dict.fromkeys(("nearest", "wanda", "magnitude", "smoothquant", "hqq", "weighted", "easyquant"), "no BLAS"),
+    **dict.fromkeys(("awq", "adaround", "autoround", "zeroquant", "sparse", "low_rank"), "fast"),
+    "obq": "exact",
 }
 
 

@@ -7,7 +7,9 @@
         then for each column j:  q_j = w_j, zero where removed;  e = (w_j - q_j) / U_jj;  w_k -= e U_jk for k > j
 
 Joint       with a format, what stays is rounded to its grid before the error is taken: pruning and quantization pay for
-            each other. Scales come from the original weights, dead columns zeroed.
+            each other. Scales come from the original weights, dead columns zeroed; the authors take their ranges with
+            the dead columns still in them (dialect ist has their ranges, of quant.py, without these). Blocks as small
+            as those of nvfp4 may do better when they find their scales after pruning, for what is left (test_methods).
 Rank        the entry of that rank goes too, as in the authors' code: one weight a block more than the share says.
             With sparsity 1 all weights go.
 Ties        n:m: the lower column first.
@@ -30,7 +32,10 @@ from refquant.schemes import Scheme, parse
 from refquant.sparsity import least_of_pattern, require_pattern, require_sparsity
 from refquant.tensor import QuantizedTensor
 
-DIALECTS = {"ist": {"hessian": "running"}, "llm-compressor": {"hessian": "running", "fallback": "nearest"}}
+DIALECTS = {
+    "ist": {"hessian": "running", "ranges": "ist"},
+    "llm-compressor": {"hessian": "running", "fallback": "nearest"},
+}
 Calibration = np.ndarray | Hessian | Iterable[np.ndarray]
 
 

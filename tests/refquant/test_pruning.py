@@ -77,8 +77,8 @@ def test_a_pattern_leaves_at_most_m_minus_n_of_every_m(prune):
         assert (zeros == n).all()
 
 
-def naive_sparsegpt(W, X, sparsity, block, pattern=None):
-    """sparsegpt.py of the authors, spelled again in float64."""
+def naive_sparsegpt(W, X, sparsity, block, pattern=None, levels=None):
+    """sparsegpt.py of the authors, spelled again in float64; levels: scale, zero point and last code of quant.py."""
     W, n = W.astype(np.float64), W.shape[1]
     H = 2 * X.astype(np.float64).T @ X
     U = np.linalg.cholesky(np.linalg.inv(H + 0.01 * np.diagonal(H).mean() * np.eye(n))).T
@@ -92,6 +92,9 @@ def naive_sparsegpt(W, X, sparsity, block, pattern=None):
                 mask[:, j - first : j - first + pattern[1]] = False
                 np.put_along_axis(mask[:, j - first :], order, True, axis=1)
             q = np.where(mask[:, j - first], 0, W[:, j])
+            if levels:
+                scale, zero, last = levels
+                q = (np.clip(np.rint(q / scale) + zero, 0, last) - zero) * scale
             error = (W[:, j] - q) / U[j, j]
             W[:, j + 1 :] -= np.outer(error, U[j, j + 1 :])
             W[:, j] = q
@@ -104,6 +107,23 @@ def test_sparsegpt_is_the_authors_formulas(pattern, block):
     W, X = layer()
     got = sparsegpt.prune(W, X, sparsity=0.4, pattern=pattern, block=block, precision="exact")
     np.testing.assert_allclose(got, naive_sparsegpt(W, X, 0.4, block, pattern), atol=1e-5)
+
+
+@pytest.mark.parametrize("pattern", [None, (2, 4)])
+@pytest.mark.parametrize("bits, symmetric", [(4, True), (3, False)])
+def test_sparsegpt_with_quantization_is_the_authors_formulas(bits, symmetric, pattern):
+    W, X = layer()
+    lo, hi, last = np.minimum(W.min(axis=1), 0), np.maximum(W.max(axis=1), 0), 2**bits - 1
+    if symmetric:
+        hi = np.maximum(-lo, hi)
+        lo = -hi
+    scale = (hi - lo) / np.float32(last)  # find_params of quant.py, perchannel
+    zero = np.full_like(scale, (last + 1) / 2) if symmetric else np.rint(-lo / scale)
+    ref = naive_sparsegpt(W, X, 0.4, 32, pattern, (scale.astype(np.float64), zero, last))
+    scheme = f"uint{bits}-channel" + ("-sym" if symmetric else "")
+    got = sparsegpt.quantize(W, scheme, X, sparsity=0.4, pattern=pattern, dialect="ist", block=32, precision="exact")
+    np.testing.assert_array_equal(got.scale[:, 0], scale)
+    np.testing.assert_allclose(got.dequantize(), ref, atol=1e-5)
 
 
 @pytest.mark.parametrize("scheme", ["int4-channel", "uint4-g32", "nf4-b64"])

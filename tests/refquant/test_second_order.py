@@ -274,7 +274,7 @@ def test_weights_and_inputs_are_not_changed():
     ({"calibration": None}, QuantError, "calibration = None"),
     ({"calibration": np.zeros((4, 9), np.float32)}, ShapeError, "has 9 columns, expected 64"),
     ({"calibration": np.full((4, 64), np.nan)}, NonFiniteError, "nan"),
-    ({"scheme": "Q4_0"}, UnsupportedError, "linear or a codebook"),
+    ({"scheme": "Q4_0"}, SchemeError, "Take method nearest, awq or smoothquant"),
     ({"scheme": "int4-stochastic"}, SchemeError, "deterministic"),
     ({"scheme": "int4-b4x8"}, UnsupportedError, "granularity = b4x8"),
     ({"scheme": "int4-g48"}, ShapeError, "64, expected a positive multiple of 48"),

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
+import refquant
 from refquant import gptaq, gptq, sparsegpt, wanda
 
 TOLERATED = 2e-3  # share of codes that float32 sums in another order may move: weights next to a tie, and what follows
@@ -143,3 +144,71 @@ def test_sparsegpt_and_wanda_keep_what_llm_compressor_keeps(peer, pattern):
     same = (got == 0) == (ref == 0)
     assert np.mean(np.abs(got - ref)[same] > 1e-3) <= TOLERATED
     assert np.mean((wanda.prune(W, X, pattern=pattern) == 0) != (kept == 0)) <= TOLERATED
+
+
+@pytest.mark.parametrize("bits, symmetric", [(4, True), (4, False), (3, True)])
+@pytest.mark.parametrize("pattern", [None, (2, 4)])
+def test_pruning_with_quantization_is_the_authors_loop_around_their_quantizer(peer, bits, symmetric, pattern):
+    """sparsegpt.py has no package: its loop is repeated here, in float32, around gptqmodel's copy of its quant.py."""
+    torch, quantization, module = find(peer, "torch", "gptqmodel.quantization", "gptqmodel.quantization.quantizer")
+    W, X = layer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = quantization.QuantizeConfig(bits=bits, sym=symmetric, group_size=-1, offload_to_disk=False)
+        quantizer = module.Quantizer(config)
+        quantizer.configure(perchannel=True)
+        quantizer.find_params(torch.from_numpy(W), weight=True)
+        H = torch.from_numpy(2 * X.T @ X)
+        H += 0.01 * H.diagonal().mean() * torch.eye(256)
+        U = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True)
+        left, ref = torch.from_numpy(W.copy()), torch.empty(32, 256)
+        for first in range(0, 256, 128):
+            diagonal = U.diagonal()[first : first + 128]
+            scores = left[:, first : first + 128] ** 2 / diagonal**2
+            gone = scores <= scores.flatten().sort()[0][scores.numel() // 2]
+            for i in range(128):
+                j = first + i
+                if pattern and i % 4 == 0:
+                    scores = left[:, j : j + 4] ** 2 / diagonal[i : i + 4] ** 2
+                    gone[:, i : i + 4] = False
+                    gone.scatter_(1, i + scores.topk(2, dim=1, largest=False)[1], True)
+                q = torch.where(gone[:, i], 0, left[:, j])
+                ref[:, j] = quantizer.quantize(q[:, None]).flatten()
+                error = (left[:, j] - ref[:, j]) / U[j, j]
+                left[:, j:] -= error[:, None] * U[j, j:]
+    scheme = f"uint{bits}-channel" + ("-sym" if symmetric else "")
+    got = sparsegpt.quantize(W, scheme, X, pattern=pattern, dialect="ist")
+    np.testing.assert_allclose(got.scale, quantizer.scale.reshape(-1, 1).numpy(), rtol=1e-6)
+    assert np.mean(np.abs(got.dequantize() - ref.numpy()) > 1e-4) <= 2 * TOLERATED
+
+
+@pytest.mark.parametrize("kind", ["nvfp4", "mxfp4", "fp8_e4m3fn-channel"])
+def test_the_codes_of_small_floats_are_those_of_llm_compressor(peer, kind):
+    torch, tensors, module = find(
+        peer, "torch", "compressed_tensors.quantization", "llmcompressor.modifiers.gptq.gptq_quantize"
+    )
+    W, X = layer()
+    given = {
+        "nvfp4": {"num_bits": 4, "strategy": "tensor_group", "group_size": 16},
+        "mxfp4": {"num_bits": 4, "strategy": "group", "group_size": 32},
+        "fp8_e4m3fn-channel": {"num_bits": 8, "strategy": "channel"},
+    }
+    arguments = tensors.QuantizationArgs(type="float", symmetric=True, **given[kind])
+    own = refquant.quantize(W, f"{kind}@compressed-tensors")  # its scales are compared elsewhere
+    scale = torch.from_numpy(own.scale.reshape(32, -1).copy())
+    tensor = torch.from_numpy(own.extras["global_scale"].reshape(1).copy()) if kind == "nvfp4" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ref, _, fell_back = module.quantize_weight(
+            torch.from_numpy(W)[None].clone(),
+            2 * torch.from_numpy(X.T @ X)[None],
+            scale[None],
+            torch.zeros_like(scale)[None],
+            None if tensor is None else tensor[None],
+            arguments,
+        )
+    assert not fell_back.any()
+    got = gptq.quantize(W, f"{kind}@compressed-tensors", X, dialect="llm-compressor", order="natural")
+    np.testing.assert_array_equal(got.scale, own.scale)
+    off = np.abs(got.dequantize() - ref[0].numpy()) > 1e-5
+    assert np.mean(off) <= TOLERATED
