@@ -5,10 +5,14 @@
 # make bench-matvec    GB/s of each type for one token, against a plain read of as many bytes
 # make bench-formats   encode and decode of a matrix, against the fastest package of others; needs `make peers`
 # make bench-gptq      GPTQ of a layer, against gptqmodel and llm-compressor; PYTHON_PEERS names a Python that has them
+# make bench-awq       the AWQ search of a block, against AutoAWQ; the same Python
 # make bench-quantize  whole model files, against llama.cpp's quantizer; ARGS="--llama-python PATH"
+# make quality    what every method costs the test models: docs/quality.md and its plot; half an hour, or the rest of it
 # make peers      install other people's packages into .venv-peers, and compare every format with them
-# make conformance     run the vectors; BACKEND=torch picks one of those that `python -m conformance list` shows
+# make method-peers    the same weights through the methods of others: docs/method-peers.md; the Python of bench-gptq
+# make conformance     run the vectors against every backend that installs here, and say why others do not; BACKEND=torch picks one
 # make vectors    write conformance/vectors anew after a rule has changed
+# make mutants    put small faults into refquant, one at a time: which do the vectors not notice? ARGS="--only gguf/*"
 # make neon       the kernels for AArch64 on an emulator; needs root, debootstrap and qemu-user
 # make encoders-full   all encoders against ggml's own code; REFQUANT_GGML_BASE names its library
 # make readme     bring the tables of README.md up to date
@@ -53,14 +57,26 @@ bench-formats: $(PEERS)/peers.stamp
 bench-gptq: $(PEERS)/peers.stamp
 	@$(PYTHON_PEERS) -m benchmarks.gptq $(ARGS)
 
+bench-awq: $(PEERS)/peers.stamp
+	@$(PYTHON_PEERS) -m benchmarks.awq $(ARGS)
+
+method-peers: $(PEERS)/peers.stamp
+	@$(PYTHON_PEERS) -m benchmarks.method_peers --write docs/method-peers.md
+
+quality: $(VENV)/quality.stamp
+	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.quality $(ARGS)
+
 peers: $(PEERS)/peers.stamp
 	@REFQUANT_PEERS=$(PEER_NAMES) $(PYTHON_PEERS) -m pytest tests/refquant/peers $(ARGS)
 
-conformance: $(PEERS)/peers.stamp
-	@$(PYTHON_PEERS) -m conformance run --backend $(or $(BACKEND),refquant) $(ARGS)
+conformance: $(PEERS)/backends.stamp
+	@$(PYTHON_PEERS) -m conformance $(if $(BACKEND),run --backend $(BACKEND),all) $(ARGS)
 
 vectors: $(VENV)/test.stamp
 	$(RUN) -m conformance generate
+
+mutants: $(VENV)/test.stamp
+	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m conformance mutants $(ARGS)
 
 neon:
 	@tests/emulated_arm.sh .arm $(ARGS)
@@ -88,6 +104,13 @@ $(PEERS)/peers.stamp: tests/peers.txt pyproject.toml
 	  </dev/null >&2
 	@touch $@
 
+# Packages that do not install everywhere, one by one: what is absent is skipped, and said.
+$(PEERS)/backends.stamp: tests/backends.txt $(PEERS)/peers.stamp
+	@grep -v '^#' tests/backends.txt | while read -r line; do \
+	  $(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet $$line </dev/null >&2 \
+	  || echo "conformance: $$line does not install here" >&2; done
+	@touch $@
+
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' </dev/null \
 	  || { echo "refquant needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -95,4 +118,4 @@ $(VENV)/bin/pip:
 	  || { rm -rf $(VENV); echo "No virtual environment: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
 
 .PHONY: help chat test lint bench bench-matvec bench-quantize bench-formats bench-gptq peers conformance neon encoders-full readme
-.PHONY: clean vectors
+.PHONY: clean vectors quality mutants bench-awq method-peers
