@@ -1,4 +1,7 @@
-"""How much memory a GGUF model needs to run, from its header alone, and how much there is.
+"""How much memory a model needs, from a count of parameters or its header alone, and how much there is.
+
+    estimate("10B", "nf4")     any model in any format: pipeline/estimate.py
+    to_run(gguf, n_ctx)        the runtime of this project with a GGUF file, program and all:
 
     weights    sum of the bytes of all tensors (matrices are rearranged at load, without changing their size, and their
                pages of the file let go), and 4 bytes a value for every matrix of a type that is decoded to float32
@@ -24,10 +27,15 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from refquant.errors import RangeError
 from refquant.gguf import FORMATS, GGUFFile
 from refquant.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from refquant.pipeline.checkpoint import Checkpoint
+    from refquant.pipeline.estimate import Needs
 
 KV_BLOCKS = {"f16": (1, 2), "f32": (1, 4), "q8_0": (32, 34)}  # (values, bytes)
 EMBEDDING = "token_embd.weight"  # read row by row, and multiplied only where the output is tied to it
@@ -62,14 +70,14 @@ class Memory:
         return f"{human(self.total)} = weights {human(self.weights)} + {cache} + {rest}"
 
 
-def estimate(
+def to_run(
     gguf: GGUFFile,
     n_ctx: int | None = None,
     kv_dtype: str = "f16",
     batch: int = 512,
     kernels: Collection[str] = frozenset(FORMATS),
 ) -> Memory:
-    """What running `gguf` takes, by the formulas above. n_ctx None is the length the model was trained for.
+    """What the runtime takes to run `gguf`, by the formulas above. n_ctx None is the length the model was trained for.
 
     `kernels` names the types that are multiplied as they lie in the file; a matrix of another type is decoded.
     Raises GGUFError (a header that describes no model we know), RangeError (n_ctx, batch, kv_dtype).
@@ -78,9 +86,9 @@ def estimate(
     n_ctx = config.n_ctx_train if n_ctx is None else n_ctx
     for name, value in (("n_ctx", n_ctx), ("batch", batch)):
         if not 1 <= value <= N_CTX_MAX:
-            raise RangeError(f"memory.estimate: {name} = {value}, expected 1..{N_CTX_MAX}")
+            raise RangeError(f"memory.to_run: {name} = {value}, expected 1..{N_CTX_MAX}")
     if kv_dtype not in KV_BLOCKS:
-        raise RangeError(f"memory.estimate: kv_dtype = {kv_dtype!r}, expected one of {', '.join(KV_BLOCKS)}")
+        raise RangeError(f"memory.to_run: kv_dtype = {kv_dtype!r}, expected one of {', '.join(KV_BLOCKS)}")
     cached = cache_per_token(config, kv_dtype)
     widest = max(config.n_embd, config.n_ff_dense, config.o_width)
     attention = 2 * config.q_width + config.k_width + config.v_width + config.o_width
@@ -98,6 +106,20 @@ def estimate(
     decoded = sum(4 * math.prod(tensor.shape) for tensor in multiplied if tensor.type not in kernels)
     weights = sum(tensor.nbytes for tensor in gguf.tensors.values()) + decoded
     return Memory(weights, n_ctx * cached, scratch, program, cached + 4 * config.rope_dim, n_ctx, kv_dtype)
+
+
+def estimate(
+    model: "str | int | os.PathLike | Checkpoint",
+    scheme: str | None = None,
+    *,
+    context: int = 0,
+    kv: str = "f16",
+    batch: int = 1,
+) -> "Needs":
+    """Bytes of weights, KV cache and activations of "10B", a folder or a GGUF file; see pipeline/estimate.py."""
+    from refquant.pipeline.estimate import estimate as needed
+
+    return needed(model, scheme, context=context, kv=kv, batch=batch)
 
 
 def cache_per_token(config: ModelConfig, kv_dtype: str) -> int:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 from refquant.errors import QuantError, UnsupportedError
 
 if TYPE_CHECKING:
+    from refquant.gguf import GGUFFile
     from refquant.text import ChatTemplate
     from refquant.text.template_process import TemplateProcess
     from runtime.model import Model
     from runtime.session import Progress
+
+DECODED = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}  # types not in runtime.kernels, which takes long to import
 
 
 def model_path(arguments: Namespace) -> Path:
@@ -25,16 +28,22 @@ def model_path(arguments: Namespace) -> Path:
     return Path(bundled.path())
 
 
-def memory_needed(path: Path, arguments: Namespace) -> str:
+def open_file(path: Path) -> "GGUFFile":
+    """The file with its header read."""
+    from refquant import gguf
+
+    return gguf.open(path)
+
+
+def memory_needed(file: "GGUFFile", arguments: Namespace) -> str:
     """A sentence about the memory the model will need. More than there is raises QuantError, unless --force."""
-    from refquant import gguf, memory
-    from runtime.kernels import PRODUCTS
+    from refquant import memory
+    from refquant.gguf import FORMATS
     from runtime.model import DEFAULT_CONTEXT
 
-    with gguf.open(path) as file:
-        trained = memory.estimate(file).n_ctx
-        n_ctx = min(trained, DEFAULT_CONTEXT) if arguments.ctx is None else arguments.ctx
-        needs = memory.estimate(file, n_ctx, arguments.kv, kernels=PRODUCTS)
+    trained = memory.to_run(file).n_ctx
+    n_ctx = min(trained, DEFAULT_CONTEXT) if arguments.ctx is None else arguments.ctx
+    needs = memory.to_run(file, n_ctx, arguments.kv, kernels=FORMATS.keys() - DECODED)
     free = memory.available()
     if free is None:
         return f"memory {needs}"
@@ -43,15 +52,17 @@ def memory_needed(path: Path, arguments: Namespace) -> str:
             advice = f"--ctx {fits} fits"
         else:
             advice = "a smaller quantization of the model or more memory is needed"
-        raise QuantError(f"{path}: needs {needs}, but {memory.human(free)} are free: {advice}; --force tries anyway")
+        raise QuantError(
+            f"{file.path}: needs {needs}, but {memory.human(free)} are free: {advice}; --force tries anyway"
+        )
     return f"memory {needs}, {memory.human(free)} free"
 
 
-def load_model(path: Path, arguments: Namespace, progress: "Progress") -> "Model":
-    """The model, ready to answer."""
+def load_model(file: "GGUFFile", arguments: Namespace, progress: "Progress") -> "Model":
+    """The model, ready to answer; it closes the file."""
     from runtime.model import Model
 
-    return Model.load(path, n_ctx=arguments.ctx, threads=arguments.threads, kv_dtype=arguments.kv, progress=progress)
+    return Model.load(file, n_ctx=arguments.ctx, threads=arguments.threads, kv_dtype=arguments.kv, progress=progress)
 
 
 def template_process() -> "TemplateProcess":

@@ -15,4 +15,5 @@ COMMANDS = {
     "explain": "say what a format of another framework means",
     "quantize": "quantize a Hugging Face folder by a recipe",
     "estimate": "estimate the memory that a model takes",
+    "report": "show what quantization did to a model, on one page of HTML",
 }

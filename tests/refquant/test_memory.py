@@ -41,7 +41,7 @@ def gguf(**changes):
 
 
 def test_the_estimate_is_the_sum_of_the_formulas():
-    got = memory.estimate(gguf(), 1000, "f16", batch=10)
+    got = memory.to_run(gguf(), 1000, "f16", batch=10)
     assert got.cache == 1000 * 2 * 2 * (16 + 16) * 2
     assert got.weights == 6800 + 5632 + 256
     activations = 2 * 64 + 2 * 64 + 32 + 32 + 64 + 2 * 128 + 128
@@ -51,29 +51,29 @@ def test_the_estimate_is_the_sum_of_the_formulas():
 
 
 def test_the_cache_grows_with_context_and_type():
-    small, large = memory.estimate(gguf(), 100), memory.estimate(gguf(), 200)
+    small, large = memory.to_run(gguf(), 100), memory.to_run(gguf(), 200)
     assert large.cache == 2 * small.cache
-    assert memory.estimate(gguf(), 100, "f32").cache == 2 * small.cache
-    assert memory.estimate(gguf(), 100, "q8_0").cache == 100 * 2 * 2 * (34 + 34)  # heads of 16: a block each
-    longer = memory.estimate(gguf(**{"llama.attention.key_length": 96, "llama.rope.dimension_count": 96}), 100, "q8_0")
+    assert memory.to_run(gguf(), 100, "f32").cache == 2 * small.cache
+    assert memory.to_run(gguf(), 100, "q8_0").cache == 100 * 2 * 2 * (34 + 34)  # heads of 16: a block each
+    longer = memory.to_run(gguf(**{"llama.attention.key_length": 96, "llama.rope.dimension_count": 96}), 100, "q8_0")
     assert longer.cache == 100 * 2 * 2 * (3 * 34 + 34)
-    assert memory.estimate(gguf()).n_ctx == 1000
+    assert memory.to_run(gguf()).n_ctx == 1000
 
 
 def test_experts_count_with_all_their_bytes_and_with_the_rows_of_a_batch():
     plain, experts = gguf(), gguf(**{"llama.expert_count": 8, "llama.expert_used_count": 3})
     experts.tensors["blk.0.ffn_up_exps.weight"] = tensor((8, 128, 64), "Q5_0", 45056)
-    ref, got = (memory.estimate(file, 1000, batch=10) for file in (plain, experts))
+    ref, got = (memory.to_run(file, 1000, batch=10) for file in (plain, experts))
     assert got.weights == ref.weights + 45056
     widest_before, widest = 128, 64  # n_ff is that of an expert, and no token passes through all of it
     without = ref.scratch - 4 * 10 * (2 * 128 + widest_before - widest) - 3 * 10 * (widest_before - widest)
     assert got.scratch == without + 10 * 3 * (4 * (2 * 64 + 3 * 128) + 3 * 128)
-    slow = memory.estimate(experts, 1000, batch=10, kernels=["Q8_0"])
+    slow = memory.to_run(experts, 1000, batch=10, kernels=["Q8_0"])
     assert slow.weights == got.weights + 4 * (128 * 64 + 8 * 128 * 64)
 
 
 def test_a_matrix_without_kernel_counts_as_float32_besides_its_bytes():
-    every, some = memory.estimate(gguf()), memory.estimate(gguf(), kernels={"Q8_0", "F32"})
+    every, some = memory.to_run(gguf()), memory.to_run(gguf(), kernels={"Q8_0", "F32"})
     assert some.weights - every.weights == 128 * 64 * 4
 
 
@@ -81,24 +81,24 @@ def test_an_embedding_without_kernel_is_decoded_only_where_it_is_the_output_too(
     tied, untied = gguf(), gguf()
     untied.tensors["output.weight"] = tensor((100, 64), "F16", 12800)
     kernels = set(FORMATS) - {"Q8_0"}
-    assert memory.estimate(tied, kernels=kernels).weights - memory.estimate(tied).weights == 100 * 64 * 4
-    assert memory.estimate(untied, kernels=kernels).weights == memory.estimate(untied).weights
+    assert memory.to_run(tied, kernels=kernels).weights - memory.to_run(tied).weights == 100 * 64 * 4
+    assert memory.to_run(untied, kernels=kernels).weights == memory.to_run(untied).weights
 
 
 def test_values_of_other_width_than_keys_count():
     wide = gguf(**{"llama.attention.key_length": 16, "llama.attention.value_length": 48})
-    assert memory.estimate(wide, 1).cache == 2 * 2 * (16 + 48) * 2
+    assert memory.to_run(wide, 1).cache == 2 * 2 * (16 + 48) * 2
 
 
 @pytest.mark.parametrize("spare", [0, 1, 319, 320, 10**9])
 def test_the_largest_context_that_fits_fits_and_one_more_does_not(spare):
-    free = memory.estimate(gguf(), 1).total + spare
-    fits = memory.estimate(gguf(), 77).context_for(free)
-    assert memory.estimate(gguf(), fits).total <= free < memory.estimate(gguf(), fits + 1).total
+    free = memory.to_run(gguf(), 1).total + spare
+    fits = memory.to_run(gguf(), 77).context_for(free)
+    assert memory.to_run(gguf(), fits).total <= free < memory.to_run(gguf(), fits + 1).total
 
 
 def test_no_context_fits_where_the_weights_do_not():
-    assert memory.estimate(gguf()).context_for(1000) == 0
+    assert memory.to_run(gguf()).context_for(1000) == 0
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_no_context_fits_where_the_weights_do_not():
 )
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(RangeError, match=message):
-        memory.estimate(gguf(), **arguments)
+        memory.to_run(gguf(), **arguments)
 
 
 def test_a_header_that_describes_no_model_is_refused():
     with pytest.raises(GGUFError, match="head_count"):
-        memory.estimate(gguf(**{"llama.attention.head_count": 0}))
+        memory.to_run(gguf(**{"llama.attention.head_count": 0}))
 
 
 def test_the_sentence_shows_the_formula():
@@ -208,7 +208,7 @@ def test_the_bundled_numbers_of_a_real_file(shared):
 
     path = shared("models/tiny-qwen2-Q4_K_M.gguf")
     with open_gguf(path) as file:
-        got = memory.estimate(file, 1024)
+        got = memory.to_run(file, 1024)
         assert got.weights == sum(t.data.nbytes for t in file.tensors.values())
     assert got.cache == 8 * 2 * 64 * 2 * 1024 * np.dtype(np.float16).itemsize
     assert 0.98 * path.stat().st_size < got.weights < path.stat().st_size

@@ -217,7 +217,7 @@ from refquant import gguf, memory
 from runtime import Model, Session, bundled
 from runtime.kernels import PRODUCTS
 with gguf.open(bundled.path()) as file:
-    estimate = memory.estimate(file, 512, kernels=PRODUCTS).total
+    estimate = memory.to_run(file, 512, kernels=PRODUCTS).total
 model = Model.load(bundled.path(), n_ctx=512)
 Session(model).prefill([1] * 512)
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())  # ru_maxrss would count the parent's
