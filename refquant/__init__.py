@@ -18,6 +18,7 @@ Conventions, everywhere unless a docstring says otherwise in its first line
     Arguments are never changed; randomness comes only from an `rng` argument; the same input gives the same bytes.
     Errors are ValueErrors of errors.py and read `where: what = got, expected want`.
 
+`refquant.oneshot(folder, "W4A16", output="folder-q4")` quantizes whole models (refquant.pipeline).
 `SCHEMES` lists names that `quantize` knows, `python -m refquant schemes` prints them; `refquant.gguf` reads and writes
 model files.
 """
@@ -40,6 +41,16 @@ from refquant.tensor import QuantizedTensor
 
 __version__ = "0.1.0"
 
+
+def __getattr__(name: str) -> object:
+    """`oneshot` is imported when it is asked for: whoever quantizes arrays does not load the pipeline."""
+    if name == "oneshot":
+        from refquant.pipeline import oneshot
+
+        return oneshot
+    raise AttributeError(f"module 'refquant' has no attribute {name!r}")
+
+
 __all__ = [
     "PRESETS",
     "SCHEMES",
@@ -56,5 +67,6 @@ __all__ = [
     "ShapeError",
     "UnsupportedError",
     "dequantize",
+    "oneshot",
     "quantize",
 ]

@@ -4,7 +4,7 @@ from typing import TextIO
 
 from runtime.progress import STAGES, ProgressLine
 
-LABELS = {"quantize": "quantizing", "imatrix": "collecting"}
+LABELS = {"quantize": "quantizing", "imatrix": "collecting", "convert": "converting"}
 
 
 class Bar:
@@ -17,14 +17,18 @@ class Bar:
         self._line = ProgressLine(stream, enabled)
         self._live = enabled and stream.isatty()
         self._stream, self._in_bytes = stream, in_bytes
-        self._progress = self._task = None
+        self._progress = self._task = self._stage = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage in STAGES:
             self._line(stage, done, total)
         elif self._live:
             if self._progress is None:
-                self._begin(stage, total)
+                self._begin()
+            if self._stage != stage:  # the next of several steps begins a bar of its own
+                if self._task is not None:
+                    self._progress.remove_task(self._task)
+                self._task, self._stage = self._progress.add_task(LABELS[stage], total=total), stage
             self._progress.update(self._task, completed=done)
 
     def __enter__(self) -> "Bar":
@@ -35,7 +39,7 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def _begin(self, stage: str, total: int) -> None:
+    def _begin(self) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -58,5 +62,4 @@ class Bar:
             console=Console(file=self._stream),
             transient=True,
         )
-        self._task = self._progress.add_task(LABELS[stage], total=total)
         self._progress.start()

@@ -1,9 +1,9 @@
-"""Quantize a model file: `python -m runtime.quantize IN.gguf OUT.gguf Q4_K_M`.
+"""Quantize a model: `python -m runtime.quantize IN.gguf OUT.gguf Q4_K_M`, or a Hugging Face folder in place of IN.gguf.
 
 What llama-quantize does, to the same bytes (runtime.quantization_plan, runtime.quantization), with the names of its
-options. Standard output gets the plan of a dry run, or one JSON object; everything else goes to standard error. Exit
-status: 0, 2 for anything refused (one line says why), 130 after Ctrl-C. Interrupted or refused, it leaves no file
-behind.
+options; a folder is converted on the way (runtime.quantize_folder). Standard output gets the plan of a dry run, or one
+JSON object; everything else goes to standard error. Exit status: 0, 2 for anything refused (one line says why), 130
+after Ctrl-C. Interrupted or refused, it leaves no file behind; of a folder, what the same command goes on with.
 """
 
 import argparse
@@ -12,12 +12,14 @@ import re
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from refquant import gguf
 from refquant.errors import QuantError, RangeError, SchemeError
 from refquant.gguf import FORMATS, importance_file
 from refquant.gguf.file_types import ALIASES, FILE_TYPES, Choices, FileType, lookup
+from refquant.pipeline import open_checkpoint
 from runtime.printable import one_line
 from runtime.quantization import run
 from runtime.quantization_plan import Importance, Plan, make_plan
@@ -30,6 +32,9 @@ examples:
   python -m runtime.quantize model-F16.gguf model-Q4_K_M.gguf Q4_K_M
   python -m runtime.quantize model-F16.gguf out.gguf IQ2_M --imatrix imatrix.gguf
   python -m runtime.quantize model-F16.gguf out.gguf Q4_K_M --tensor-type 'ffn_down=Q6_K' --output-tensor-type Q8_0
+  python -m runtime.quantize Qwen2.5-0.5B out.gguf Q4_K_M
+  python -m runtime.quantize Qwen2.5-0.5B out.gguf Q4_K_M --method awq --calibration text.txt --samples 32
+                                                a folder with safetensors, config.json and a tokenizer
   python -m runtime.quantize --dry-run model-F16.gguf Q5_K_M
                                                 what would become of each tensor, and the size
 
@@ -53,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
+    if arguments.source.is_dir():
+        return _quantize_folder(arguments)
     copy = arguments.type.upper() == "COPY"
     file_type = FileType("COPY", 0, "F32") if copy else lookup(arguments.type)
     choices, importance = _choices(arguments), _importance(arguments)
@@ -76,11 +83,44 @@ def _quantize(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _quantize_folder(arguments: argparse.Namespace) -> int:
+    from runtime import quantize_folder
+
+    choices, importance = _choices(arguments), _importance(arguments)
+    if arguments.dry_run:
+        for name, type in quantize_folder.types(open_checkpoint(arguments.source), arguments.type, choices).items():
+            print(f"{name}  {type}")
+        return 0
+    for warning in open_checkpoint(arguments.source).warnings:
+        print(f"{PROGRAM}: warning: {one_line(warning)}", file=sys.stderr)
+    with Bar(sys.stderr, enabled=not arguments.quiet, in_bytes=False) as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they have been said
+        made = quantize_folder.quantize(
+            arguments.source,
+            arguments.target,
+            arguments.type,
+            choices=choices,
+            importance=None if importance is None else importance.weights,
+            method=arguments.method,
+            calibration=arguments.calibration,
+            samples=arguments.samples,
+            seq_len=arguments.seq_len,
+            executor=arguments.executor or f"threads:{arguments.threads}",
+            progress=bar,
+        )
+    if arguments.json:
+        said = {"files": [str(made.path)], "bytes": made.nbytes, "seconds": round(made.seconds, 3)}
+        print(json.dumps(said | {"resumed": made.resumed, "peak_memory": resident_memory().peak}))
+    if not arguments.quiet:
+        print(f"{made.nbytes / 1e6:,.1f} MB in {made.seconds:.1f} s: {made.path}", file=sys.stderr)
+    return 0
+
+
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        usage="%(prog)s IN.gguf OUT.gguf TYPE [options]",
-        description="Quantize a GGUF file: what llama-quantize does, to the same bytes.",
+        usage="%(prog)s IN.gguf|FOLDER OUT.gguf TYPE [options]",
+        description="Quantize a GGUF file: what llama-quantize does, to the same bytes. Or a Hugging Face folder.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -98,6 +138,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--allow-requantize", action="store_true", help="accept quantized tensors, whose errors add up")
     add("--keep-split", action="store_true", help="as many files as the input has")
     add("--threads", type=int, metavar="N", help="threads (default: the physical cores)")
+    add("--method", metavar="NAME", help="of a folder: awq, smoothquant; gptq, sparsegpt to Q4_0 and Q8_0")
+    add("--calibration", type=Path, metavar="FILE", help="of a folder: a text for the method, or JSONL")
+    add("--samples", type=int, default=128, metavar="N", help="sequences of the calibration text (128)")
+    add("--seq-len", type=int, default=2048, metavar="N", help="tokens of a sequence (2048)")
+    add("--executor", metavar="WHERE", help="of a folder: serial, threads, processes, dask://HOST:PORT")
     add("--dry-run", action="store_true", help="print the plan and the size; OUT may be left out")
     add("--json", action="store_true", help="the plan and the outcome as one JSON object")
     add("-q", "--quiet", action="store_true", help="errors only")
@@ -110,6 +155,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--include-weights, --exclude-weights: expected one of them")
     arguments.source, arguments.type = Path(arguments.files[0]), arguments.files[-1]
     arguments.target = Path(arguments.files[1])
+    own = ("method", "calibration", "executor")
+    said = [name for name in own if getattr(arguments, name) is not None]
+    if said and not arguments.source.is_dir():
+        parser.error(f"--{said[0]}: {arguments.source}: expected a Hugging Face folder, which alone is calibrated")
     if arguments.threads is None:
         from runtime.cores import physical_cores
 

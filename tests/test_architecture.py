@@ -18,7 +18,7 @@ STANDARD = frozenset(sys.stdlib_module_names)
 KERNEL = "kernel"  # the decorator that compiles
 
 # who may be imported: (anywhere in a file, inside functions only)
-EXTRAS = {"tokenizers", "sentencepiece", "jinja2", "ml_dtypes"}
+EXTRAS = {"tokenizers", "sentencepiece", "jinja2", "ml_dtypes", "yaml", "distributed", "dask"}
 TERMINAL = {"rich", "prompt_toolkit"}
 ARROWS = {
     "refquant": ({"numpy", "refquant"}, EXTRAS),

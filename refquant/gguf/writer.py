@@ -61,14 +61,25 @@ def write(
 
 class GGUFWriter:
     """A file that is being written. Leaving the `with` block without an exception makes it the file of that name, all
-    at once; with one, nothing is left of it. Bytes that nobody put are zeros."""
+    at once; with one, nothing is left of it, unless it has a place of its own until then (`unfinished`). Bytes that
+    nobody put are zeros."""
 
-    def __init__(self, path: Path, header: bytes, places: dict[str, tuple[int, int]], nbytes: int):
+    def __init__(
+        self,
+        path: Path,
+        header: bytes,
+        places: dict[str, tuple[int, int]],
+        nbytes: int,
+        unfinished: Path | None = None,
+    ):
         self.path, self.nbytes = path, nbytes  # of the whole file
         self._places = places  # {name: (where its data begin in the file, how many bytes they are)}
-        self._temporary = path.with_name(f".{secrets.token_hex(8)}.gguf.tmp")
+        self._temporary = unfinished or path.with_name(f".{secrets.token_hex(8)}.gguf.tmp")
+        self._kept = unfinished is not None
         self._lock = threading.Lock()
-        self._file = self._temporary.open("xb", buffering=0)
+        self.resumed = self._kept and self._temporary.is_file() and self._temporary.stat().st_size == nbytes
+        mode = "r+b" if self.resumed else "wb" if self._kept else "xb"
+        self._file = self._temporary.open(mode, buffering=0)
         try:
             self._file.truncate(nbytes)
             self._write(0, header)
@@ -83,6 +94,10 @@ class GGUFWriter:
             expected = f"bytes within the {size} of the tensor"
             raise RangeError(f"{_where(name)}: bytes {first} to {first + len(data)}, expected {expected}")
         self._write(start + first, data)
+
+    def sync(self) -> None:
+        """Return when everything that was put is on the disk."""
+        os.fsync(self._file.fileno())
 
     def __enter__(self) -> "GGUFWriter":
         return self
@@ -109,6 +124,8 @@ class GGUFWriter:
 
     def _discard(self) -> None:
         self._file.close()
+        if self._kept:
+            return
         self._temporary.unlink(missing_ok=True)  # gone already unless something failed
 
 
@@ -118,12 +135,17 @@ def create(
     tensors: Mapping[str, tuple[tuple[int, ...], str]],
     types: Mapping[str, str] | None = None,
     alignment: int | None = None,
+    unfinished: str | os.PathLike | None = None,
 ) -> GGUFWriter:
     """Begin a file with `tensors` {name: (shape in weights, NumPy order, type name)}; the rest is as for `write`.
 
     with create(path, metadata, {"w": ((2, 32), "Q4_0")}) as file:
         file.put("w", 0, first_row)
         file.put("w", 18, second_row)
+
+    unfinished   where the bytes are until the file is complete. It stays after a failure, and a file of the right size
+                 that is there is gone on with: for who knows, from elsewhere, which tensors it holds. None: a name of
+                 its own, of which nothing stays.
     """
     metadata = dict(metadata)
     alignment = _alignment(metadata, alignment)
@@ -140,7 +162,7 @@ def create(
     packed = b"".join(header)
     start = pad(len(packed), alignment)
     places = {name: (start + first, size) for name, (first, size) in offsets.items()}
-    return GGUFWriter(Path(path), packed, places, start + offset)
+    return GGUFWriter(Path(path), packed, places, start + offset, None if unfinished is None else Path(unfinished))
 
 
 def _alignment(metadata: dict[str, Value], alignment: int | None) -> int:

@@ -112,10 +112,16 @@ def expected_tensors(config: ModelConfig) -> ExpectedTensors:
 
 
 def model_tensors(gguf: "GGUFFile", config: ModelConfig) -> dict[str, "Tensor"]:
-    """The tensors of a file by name, every fused `attn_qkv` replaced by zero-copy views of its q, k and v rows."""
+    """The tensors of a file by name, every fused `attn_qkv` replaced by zero-copy views of its q, k and v rows.
+
+    The gate of a shared expert, which llama.cpp's converter writes as (1, n_embd), is (n_embd).
+    """
     tensors = dict(gguf.tensors)
     for layer in range(config.n_layer):
         blk = f"blk.{layer}"
+        gate = tensors.get(f"{blk}.ffn_gate_inp_shexp.weight")
+        if gate is not None and gate.shape == (1, config.n_embd):
+            tensors[gate.name] = replace(gate, shape=gate.shape[1:])
         for kind in ("weight", "bias", "scale"):
             fused = tensors.pop(f"{blk}.attn_qkv.{kind}", None)
             if fused is None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from refquant.errors import QuantError, RangeError, UnsupportedError
-from refquant.pipeline.huggingface import Checkpoint, read_json
+from refquant.pipeline.checkpoint import Checkpoint
 
 MAX_TEXT = 64 << 20
 
@@ -53,9 +53,12 @@ def _encoded(checkpoint: Checkpoint, path: Path) -> Iterator[np.ndarray]:
     except ImportError as error:
         raise UnsupportedError("calibration: tokenizers is not installed, expected the extra `chat`") from error
     file = checkpoint.path / "tokenizer.json"
-    if not file.is_file():
+    if "tokenizer.json" in checkpoint.texts:
+        tokenizer = Tokenizer.from_str(checkpoint.texts["tokenizer.json"])
+    elif file.is_file():
+        tokenizer = Tokenizer.from_file(str(file))
+    else:
         raise QuantError(f"{checkpoint.path}: tokenizer.json is missing, expected it to read the calibration text with")
-    tokenizer = Tokenizer.from_file(str(file))
     for text, special in _texts(checkpoint, path):
         yield np.array(tokenizer.encode(text, add_special_tokens=special).ids, np.int64)
 
@@ -96,9 +99,8 @@ def _renderer(checkpoint: Checkpoint):
     from refquant.text.chat_template import ChatTemplate
     from refquant.text.tokenizer import Tokenizer
 
-    entries = vocabulary.metadata(checkpoint.path, checkpoint.config, checkpoint.model.n_vocab)
+    entries = vocabulary.of(checkpoint)
     if "tokenizer.chat_template" not in entries:
-        read_json(checkpoint.path / "tokenizer_config.json")
         raise QuantError(f"{checkpoint.path}: no chat_template, expected one for calibration lines with messages")
     values = {key: value for key, (_, value) in entries.items()}
     file = SimpleNamespace(path=checkpoint.path, metadata=values)

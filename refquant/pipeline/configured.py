@@ -8,11 +8,14 @@ bitsandbytes         the keywords of BitsAndBytesConfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from refquant import affine
+from refquant import affine, mx, nvfp4
 from refquant.errors import SchemeError
 from refquant.layouts import configuration
 from refquant.layouts.catalogue import Record
 from refquant.schemes import Scheme
+
+_DYNAMIC = {"tile": "block"}
+_STATIC = {"tile": "block", "token": "channel", "tensor": "channel"}  # one scale of all is written for every row
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +84,19 @@ def _compressed(stored: Mapping[str, Stored], kinds: list[Stored], others: list[
 
 def _arguments(scheme: Scheme, dynamic: bool) -> dict[str, object]:
     """QuantizationArgs of compressed-tensors."""
-    granularity, integer = scheme.granularity, isinstance(scheme.rule, affine.Rule)
-    strategy = {"token": "token" if dynamic else "channel"}.get(granularity.kind, granularity.kind)
-    return {
-        "num_bits": scheme.rule.bits if integer else 8,
-        "type": "int" if integer else "float",
-        "symmetric": scheme.rule.symmetric if integer else True,
-        "strategy": strategy,
-        "group_size": granularity.size if strategy == "group" else None,
+    granularity, rule = scheme.granularity, scheme.rule
+    said: dict[str, object] = {
+        "num_bits": rule.bits,
+        "type": "int" if isinstance(rule, affine.Rule) else "float",
+        "symmetric": rule.symmetric if isinstance(rule, affine.Rule) else True,
+        "strategy": (_DYNAMIC if dynamic else _STATIC).get(granularity.kind, granularity.kind),
+        "group_size": granularity.size if granularity.kind == "group" else None,
         "dynamic": dynamic,
     }
+    if granularity.kind == "tile":
+        said["block_structure"] = [granularity.rows, granularity.size]
+    if isinstance(rule, mx.Rule):
+        said |= dict.fromkeys(("scale_dtype", "zp_dtype"), "torch.uint8")
+    if isinstance(rule, nvfp4.Rule):
+        said |= {"strategy": "tensor_group"} | dict.fromkeys(("scale_dtype", "zp_dtype"), "torch.float8_e4m3fn")
+    return said

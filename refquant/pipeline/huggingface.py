@@ -10,97 +10,48 @@
 Checked   every file is there and whole, every tensor that the architecture needs has its shape and is F32, F16 or BF16.
           What is wrong raises QuantError (UnsupportedError for what is well-formed but not known here) naming file and
           tensor. Tensors that are not needed (rotary_emb.inv_freq of old files) are listed in `unused`.
+Quantized folders (config.json has a quantization_config) give decoded weights: quantized.py.
 Memory    files are mapped: a tensor costs memory while its values are in use.
 """
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from refquant.errors import QuantError, UnsupportedError
 from refquant.layouts import safetensors_file
-from refquant.layouts.arrays import floats
 from refquant.models import ModelConfig, expected_tensors
 from refquant.pipeline import architecture
+from refquant.pipeline.checkpoint import Checkpoint
+from refquant.pipeline.json_file import read_json
+from refquant.pipeline.quantized import decoded
 
 DTYPES = ("F32", "F16", "BF16")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-MAX_JSON = 256 << 20  # tokenizer.json of large vocabularies has some 30 MiB
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
-    """A folder that was checked. `tensors` are read-only views of the mapped files by Hugging Face's names."""
-
-    path: Path
-    config: Mapping[str, Any]  # config.json
-    model: ModelConfig
-    tensors: Mapping[str, safetensors_file.Tensor]
-    files: Mapping[str, str]  # tensor -> name of its file
-    unused: tuple[str, ...]
-
-    @property
-    def kind(self) -> str:
-        """model_type of config.json."""
-        return self.config["model_type"]
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers the tensors hold."""
-        return sum(tensor.data.size for tensor in self.tensors.values())
-
-    def weight(self, name: str, rows: slice = slice(None)) -> np.ndarray:
-        """A tensor, or some of its rows, as a new float32 array. Raises QuantError (unknown, NaN, infinity)."""
-        if name not in self.tensors:
-            raise QuantError(f"{self.path}: tensor {name!r} is missing, expected it in one of the safetensors files")
-        x, _ = floats(self.tensors[name].data[rows])
-        if not np.isfinite(x).all():
-            raise QuantError(f"{self.path / self.files[name]}: {name} holds NaN or infinity, expected finite weights")
-        return x
-
-    def dtype(self, name: str) -> str:
-        """float32, float16 or bfloat16."""
-        return {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[self.tensors[name].dtype]
 
 
 def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """Open and check the folder `path`. Raises QuantError and its kinds (see the module)."""
+    """Open and check the folder `path`, or a GGUF file (gguf_input.py). Raises QuantError and its kinds."""
     path = Path(path)
+    if path.is_file():
+        from refquant.pipeline.gguf_input import open_gguf
+
+        return open_gguf(path)
     if not path.is_dir():
-        raise QuantError(f"{path}: is no folder, expected one with config.json and model.safetensors")
+        raise QuantError(f"{path}: is no folder, expected one with config.json and model.safetensors, or a GGUF file")
     config = read_json(path / "config.json")
     tensors, files = _tensors(path)
-    if "quantization_config" in config:
-        method = str((config["quantization_config"] or {}).get("quant_method"))[:40]
-        raise UnsupportedError(f"{path}: quantized already ({method}), expected F32, F16 or BF16 weights")
     said = architecture.metadata(path / "config.json", config)
-    model = _model(path, said, config, tensors)
+    model, warnings = _model(path, said, config, tensors), ()
+    if isinstance(config.get("quantization_config"), dict):
+        tensors, files, warning = decoded(path, config, tensors, files, _matrices(model, config["model_type"]))
+        config = {key: value for key, value in config.items() if key != "quantization_config"}
+        warnings = (warning,)
     needed = _check(path, model, config, tensors, files)
     unused = tuple(name for name in tensors if name not in needed)
-    return Checkpoint(path, config, model, tensors, files, unused)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a file. Raises QuantError (missing, too large, no JSON, no object)."""
-    try:
-        if not path.is_file():
-            raise QuantError(f"{path.parent}: {path.name} is missing, expected it in the folder of a model")
-        if path.stat().st_size > MAX_JSON:
-            raise QuantError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_JSON}")
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, QuantError):
-            raise
-        raise QuantError(f"{path}: cannot be read as JSON: {str(error)[:200]}") from error
-    if not isinstance(value, dict):
-        raise QuantError(f"{path}: holds {type(value).__name__}, expected an object")
-    return value
+    return Checkpoint(path, config, model, tensors, files, unused, {}, warnings)
 
 
 def _tensors(path: Path) -> tuple[dict[str, safetensors_file.Tensor], dict[str, str]]:
@@ -134,12 +85,23 @@ def _model(path: Path, said: Mapping[str, Any], config: Mapping[str, Any], tenso
     if "model.embed_tokens.weight" not in tensors:
         raise QuantError(f"{path}: tensor 'model.embed_tokens.weight' is missing, expected a decoder's embedding")
     tied = config.get("tie_word_embeddings", False) is True
-    if not tied and "lm_head.weight" not in tensors:
+    if not tied and not any(name.startswith("lm_head.") for name in tensors):  # it may be quantized: lm_head.qweight
         raise QuantError(f"{path}: tensor 'lm_head.weight' is missing, expected it where tie_word_embeddings is false")
     table = {"token_embd.weight": SimpleNamespace(shape=tensors["model.embed_tokens.weight"].data.shape)}
     seen = table if tied else table | {"output.weight": None}
     values = {key: value for key, (_, value) in said.items()}
     return ModelConfig.from_metadata(SimpleNamespace(path=path / "config.json", metadata=values, tensors=seen))
+
+
+def _matrices(model: ModelConfig, kind: str) -> dict[str, tuple[int, int]]:
+    """{name: (out, in)} of all that may be quantized."""
+    required, optional = expected_tensors(model)
+    shapes = {}
+    for name, shape in (required | optional).items():
+        one = shape[-2:] if name.split(".")[-2].endswith("_exps") else shape
+        if len(one) == 2:
+            shapes |= dict.fromkeys(architecture.sources(name, model, kind), one)
+    return shapes
 
 
 def _check(

@@ -1,14 +1,15 @@
 """Recipes: which layers of a model are quantized, to what, by which method.
 
-    Recipe = modifiers in order      SmoothQuant or AWQ scale a block first, then nearest, GPTQ or SparseGPT round it
+    Recipe = modifiers in order      QuaRot turns the model, SmoothQuant or AWQ scale a block, then nearest, GPTQ or
+                                     SparseGPT round it
     Modifier                         targets "Linear", ignore "lm_head", weights int4-g128, method gptq, damp 0.05
 
     read("W4A16")                    a preset, a scheme, a spelling of spellings.py
-    read("recipe.json")              a file of JSON
+    read("recipe.yaml")              a file of YAML or JSON, or such a text of several lines (recipe_text.py)
     read({"modifiers": [{"method": "gptq", "scheme": "W4A16", "ignore": ["lm_head"], "damp": 0.05}]})
     read({"quant_stage": {"quant_modifiers": {"GPTQModifier": {"scheme": "W4A16", "ignore": ["lm_head"]}}}})
 
-The last is llm-compressor's, as a dict or as JSON; YAML that has been parsed to such a dict is read as well.
+The last is llm-compressor's (llm_compressor.py).
 
 Names     of a layer, as "model.layers.0.mlp.up_proj", without `.weight`. A pattern matches one if it is
               Linear              any layer
@@ -17,7 +18,6 @@ Names     of a layer, as "model.layers.0.mlp.up_proj", without `.weight`. A patt
 First     of two rounding modifiers that match a layer the first decides.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -27,22 +27,15 @@ from typing import Any
 
 from refquant import schemes
 from refquant.errors import SchemeError
-from refquant.methods import METHODS
+from refquant.pipeline import gguf_grids, llm_compressor, recipe_text
 from refquant.pipeline.spellings import Meaning, explain
 from refquant.schemes import Scheme
 
 ROUNDING = ("nearest", "gptq", "sparsegpt")
 SCALING = ("awq", "smoothquant")
+ROTATING = ("quarot",)
 ALIASES = {"rtn": "nearest", "round": "nearest", "quantization": "nearest"}
-MAX_FILE = 1 << 20
 _OURS = ("method", "scheme", "weights", "activations", "targets", "ignore", "layout")
-_THEIRS = {  # llm-compressor's modifiers, and what their options are called here
-    "QuantizationModifier": ("nearest", {}),
-    "GPTQModifier": ("gptq", {"dampening_frac": "damp", "block_size": "block"}),
-    "SparseGPTModifier": ("sparsegpt", {"sparsity": "sparsity", "dampening_frac": "damp", "block_size": "block"}),
-    "SmoothQuantModifier": ("smoothquant", {"smoothing_strength": "alpha"}),
-    "AWQModifier": ("awq", {}),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +56,7 @@ class Modifier:
     @property
     def calibrated(self) -> bool:
         """Whether it looks at inputs."""
-        return self.method != "nearest"
+        return self.method != "nearest" and self.method not in ROTATING
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +71,10 @@ class Recipe:
         """What rounds the layer `name`."""
         found = (m for m in self.modifiers if m.method in ROUNDING and m.weights is not None and m.matches(name))
         return next(found, None)
+
+    def rotating(self) -> tuple[Modifier, ...]:
+        """What turns the whole model before all else."""
+        return tuple(m for m in self.modifiers if m.method in ROTATING)
 
     def scaling(self) -> tuple[Modifier, ...]:
         """What scales blocks before they are rounded."""
@@ -113,6 +110,9 @@ def read(
     Raises SchemeError: unknown names, keys, schemes; a file that is no JSON.
     """
     recipe = said if isinstance(said, Recipe) else _read(said)
+    if method is not None and recipe.layout == "gguf":
+        recipe = _to_gguf(Meaning(recipe.file_type, method=method, layout="gguf"))
+        method = None
     modifiers = recipe.modifiers
     if method is not None:
         modifiers = _with_method(modifiers, method)
@@ -122,8 +122,11 @@ def read(
 
 
 def _read(said: object) -> Recipe:
-    if isinstance(said, os.PathLike) or (isinstance(said, str) and said.endswith((".json", ".yaml", ".yml"))):
-        return _read(_file(Path(said)))
+    if isinstance(said, os.PathLike) or (isinstance(said, str) and said.endswith(recipe_text.ENDINGS)):
+        return _read_parsed(recipe_text.read_file(Path(said)), str(said))
+    if isinstance(said, str) and ("\n" in said or said.lstrip()[:1] in ("{", "[")):
+        parse = recipe_text.from_json if said.lstrip()[:1] in ("{", "[") else recipe_text.from_yaml
+        return _read_parsed(parse(said, "recipe"), "recipe")
     if isinstance(said, str):
         return _from_meaning(explain(said), None)
     if isinstance(said, Mapping):
@@ -133,18 +136,11 @@ def _read(said: object) -> Recipe:
     raise SchemeError(f"recipe: {type(said).__name__}, expected a name, a file, a dict or a list of dicts")
 
 
-def _file(path: Path) -> Any:
-    try:
-        data = path.read_bytes()[: MAX_FILE + 1]
-        if len(data) > MAX_FILE:
-            raise SchemeError(f"{path}: expected a recipe of at most {MAX_FILE} bytes")
-        return json.loads(data)
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, SchemeError):
-            raise
-        raise SchemeError(
-            f"{path}: cannot be read as JSON, the form of recipe files here: {str(error)[:160]}"
-        ) from error
+def _read_parsed(said: object, where: str) -> Recipe:
+    """What a text held: an object or a list, and no further name of a file."""
+    if not isinstance(said, Mapping | list) or not said:
+        raise SchemeError(f"{where}: holds {type(said).__name__}, expected an object or a list of modifiers")
+    return _read(said)
 
 
 def _from_mapping(said: dict[str, Any]) -> Recipe:
@@ -153,8 +149,8 @@ def _from_mapping(said: dict[str, Any]) -> Recipe:
         recipe = _joined([_from_ours(dict(entry)) for entry in _list(said.pop("modifiers"))])
         _no_rest("recipe", said)
         return replace(recipe, layout=layout) if layout else recipe
-    if any(key.endswith("_stage") for key in said) or any(key in _THEIRS for key in said):
-        return _joined([_from_theirs(name, dict(values)) for name, values in _theirs(said)])
+    if llm_compressor.is_theirs(said):
+        return _joined([_from_ours(entry) for entry in llm_compressor.modifiers(said)])
     if "scheme" in said or "method" in said or "weights" in said:
         return _from_ours(said)
     return _from_meaning(explain(said), None)
@@ -163,6 +159,12 @@ def _from_mapping(said: dict[str, Any]) -> Recipe:
 def _from_ours(said: dict[str, Any]) -> Recipe:
     """{"method", "scheme" or "weights" and "activations", "targets", "ignore", "layout", and options of the method}."""
     given = {key: said.pop(key) for key in _OURS if key in said}
+    if given.get("method") in ROTATING and set(given) == {"method"}:
+        return Recipe((Modifier(given["method"], None, options=tuple(sorted(said.items()))),))
+    if "scheme" in given and explain(given["scheme"]).layout == "gguf":
+        meaning = explain(given["scheme"])
+        meaning = replace(meaning, method=given.get("method", meaning.method), options=tuple(said.items()))
+        return _to_gguf(meaning, given.get("ignore"), given.get("targets"), given.get("weights"))
     if "weights" in given:
         meaning = Meaning(given["weights"], given.get("activations") or "")
     else:
@@ -174,70 +176,9 @@ def _from_ours(said: dict[str, Any]) -> Recipe:
     return replace(recipe, modifiers=tuple(_with_options(m, table) for m in recipe.modifiers))
 
 
-def _theirs(said: dict[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """(name, values) of the modifiers in all stages."""
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for key, value in said.items():
-        if key in _THEIRS:
-            found.append((key, value or {}))
-        elif isinstance(value, Mapping) and key.endswith(("_stage", "_modifiers")):
-            found += _theirs(dict(value))
-        else:
-            known = ", ".join(_THEIRS)
-            raise SchemeError(f"recipe: {key!r}, expected a stage or one of {known}")
-    return found
-
-
-def _from_theirs(name: str, said: dict[str, Any]) -> Recipe:
-    method, options = _THEIRS[name]
-    found: dict[str, Any] = {"method": method}
-    order = said.pop("actorder", None)
-    if order not in (None, False):
-        found |= {"order": "activation", "static_groups": str(order) in ("static", "weight")}
-    if "mask_structure" in said:
-        structure = str(said.pop("mask_structure"))
-        if re.fullmatch(r"[1-9]\d*:[1-9]\d*", structure):
-            found["pattern"] = tuple(int(n) for n in structure.split(":"))
-    for key, ours in options.items():
-        if key in said:
-            found[ours] = said.pop(key)
-    found |= {key: said.pop(key) for key in ("scheme", "targets", "ignore") if key in said}
-    if "config_groups" in said:
-        found |= _config_groups(said.pop("config_groups"))
-    for key in ("mappings", "offload_device", "duo_scaling", "quantize", "num_calibration_steps"):
-        said.pop(key, None)
-    _no_rest(name, said)
-    if method == "smoothquant":
-        found.setdefault("scheme", "W8A8")
-    return _from_ours(found)
-
-
-def _config_groups(groups: Any) -> dict[str, Any]:
-    """weights and activations of the one group that is understood."""
-    if not isinstance(groups, Mapping) or len(groups) != 1:
-        raise SchemeError(f"recipe: config_groups = {str(groups)[:80]}, expected one group")
-    group = next(iter(groups.values()))
-    found = {"weights": _arguments(group.get("weights")), "activations": _arguments(group.get("input_activations"))}
-    return found | ({"targets": group["targets"]} if "targets" in group else {})
-
-
-def _arguments(said: Any) -> str:
-    """QuantizationArgs as a scheme."""
-    if said is None:
-        return ""
-    bits, kind, strategy = said.get("num_bits", 8), said.get("type", "int"), said.get("strategy", "tensor")
-    size, symmetric = said.get("group_size"), said.get("symmetric", True)
-    word = f"g{size}" if strategy == "group" or (size or 0) > 0 else strategy
-    if kind == "float" and bits == 8:
-        return f"fp8_e4m3fn-{word}"
-    if kind != "int" or word not in ("tensor", "channel", "token", f"g{size}"):
-        raise SchemeError(f"recipe: {str(said)[:120]}, expected integers, or floats of 8 bits")
-    return f"int{bits}-{word}" + ("" if symmetric else "-asym")
-
-
 def _from_meaning(meaning: Meaning, ignore: Any, targets: Any = None) -> Recipe:
     if meaning.layout == "gguf":
-        return Recipe((), "gguf", meaning.weights)
+        return _to_gguf(meaning, ignore, targets)
     ignored = _strings("ignore", ignore) if ignore is not None else (meaning.ignore or ("lm_head",))
     method = _known_method(meaning.method)
     weights = schemes.parse(meaning.weights) if meaning.weights else None
@@ -246,7 +187,25 @@ def _from_meaning(meaning: Meaning, ignore: Any, targets: Any = None) -> Recipe:
     rounding = method if method in ROUNDING else "nearest"
     last = Modifier(rounding, weights, activations, wanted, ignored)
     modifiers = (replace(last, method=method), last) if method in SCALING else (last,)
+    if method in ROTATING:
+        return Recipe((Modifier(method, None, options=tuple(sorted(meaning.options))), last), meaning.layout)
     return Recipe(tuple(_with_options(m, dict(meaning.options)) for m in modifiers), meaning.layout)
+
+
+def _to_gguf(meaning: Meaning, ignore: Any = None, targets: Any = None, weights: Any = None) -> Recipe:
+    """A file type, and the method that prepares its weights, with the grid of integers that stands for it, or
+    `weights` in its place."""
+    method, file_type = _known_method(meaning.method), meaning.weights
+    if method == "nearest":
+        return Recipe((), "gguf", file_type)
+    if method in ROTATING:
+        return Recipe((Modifier(method, None, options=tuple(sorted(meaning.options))),), "gguf", file_type)
+    of_type = gguf_grids.search_grid if method in SCALING else gguf_grids.rounding_grid
+    grid = of_type(file_type, method) if weights is None or method in ROUNDING else schemes.parse(weights)
+    wanted = _strings("targets", targets) if targets is not None else ("Linear",)
+    ignored = _strings("ignore", ignore) if ignore is not None else ()
+    modifier = Modifier(method, grid, None, wanted, ignored)
+    return Recipe((_with_options(modifier, dict(meaning.options)),), "gguf", file_type)
 
 
 def _with_options(modifier: Modifier, options: dict[str, Any]) -> Modifier:
@@ -261,16 +220,18 @@ def _with_method(modifiers: tuple[Modifier, ...], method: str) -> tuple[Modifier
     last = next((m for m in modifiers if m.method in ROUNDING), None)
     if last is None:
         raise SchemeError(f"recipe: method = {method!r}, expected a recipe that rounds weights")
+    if method in ROTATING:
+        return Modifier(method, None), *modifiers
     if method in SCALING:
         return replace(last, method=method, options=()), replace(last, method="nearest", options=())
-    keep = tuple(m for m in modifiers if m.method in SCALING)
+    keep = tuple(m for m in modifiers if m.method not in ROUNDING)
     return (*keep, *(replace(m, method=method) for m in modifiers if m.method in ROUNDING))
 
 
 def _known_method(name: str) -> str:
     found = ALIASES.get(str(name).lower(), str(name).lower())
-    if found not in ROUNDING + SCALING or found not in METHODS:
-        raise SchemeError(f"recipe: method = {name!r}, expected one of {', '.join((*ROUNDING, *SCALING))}")
+    if found not in ROUNDING + SCALING + ROTATING:
+        raise SchemeError(f"recipe: method = {name!r}, expected one of {', '.join((*ROUNDING, *SCALING, *ROTATING))}")
     return found
 
 
@@ -279,9 +240,10 @@ def _joined(parts: list[Recipe]) -> Recipe:
     if not parts:
         raise SchemeError("recipe: modifiers = [], expected at least one")
     modifiers = [m for part in parts for m in part.modifiers]
-    said = [m for part in parts if not any(m.method in SCALING for m in part.modifiers) for m in part.modifiers]
+    plain = [part for part in parts if not any(m.method in SCALING for m in part.modifiers)]
+    said = [m for part in plain for m in part.modifiers if m.method in ROUNDING]
     if said:
-        modifiers = [m for m in modifiers if m.method in SCALING] + [m for m in said if m.method in ROUNDING]
+        modifiers = [m for m in modifiers if m.method not in ROUNDING] + said
     return replace(parts[-1], modifiers=tuple(modifiers))
 
 

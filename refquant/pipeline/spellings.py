@@ -50,6 +50,7 @@ class Meaning:
 
 
 _TOKEN, _FP8 = "int8-token", "fp8_e4m3fn-channel"
+_MXFP4, _MXFP8, _NVFP4 = (f"{name}@compressed-tensors" for name in ("mxfp4", "mxfp8_e4m3", "nvfp4"))
 _BNB8 = Meaning("int8-token@bitsandbytes", "int8-token@bitsandbytes", layout="bitsandbytes")
 _NF4 = Meaning("nf4", layout="bitsandbytes")
 NAMES: dict[str, Meaning] = {
@@ -61,6 +62,13 @@ NAMES: dict[str, Meaning] = {
     "W4A8": Meaning("int4-g128", _TOKEN),
     "FP8_DYNAMIC": Meaning(_FP8, "fp8_e4m3fn-token"),
     "FP8": Meaning(_FP8, "fp8_e4m3fn-token", notes=("activations get a scale for each token, not one that is static",)),
+    "FP8_BLOCK": Meaning("fp8_e4m3fn-b128x128", "fp8_e4m3fn-g128"),
+    "MXFP4": Meaning(_MXFP4, _MXFP4),
+    "MXFP4A16": Meaning(_MXFP4),
+    "MXFP8": Meaning(_MXFP8, _MXFP8),
+    "MXFP8A16": Meaning(_MXFP8),
+    "NVFP4": Meaning(_NVFP4, notes=("activations are left alone, as in NVFP4A16: their global scale is static",)),
+    "NVFP4A16": Meaning(_NVFP4),
     "int8": Meaning("int8-channel"),
     "int4": Meaning("int4-g128"),
     "fp8": Meaning(_FP8),

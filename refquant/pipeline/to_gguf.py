@@ -4,32 +4,36 @@
 
 Tensors   get the names of GGUF (architecture.py). Vectors and the router of experts stay float32; matrices get the type
           that `gguf.file_types` chooses for the mix; experts of one layer are stacked (experts, out, in).
-Rows      of q and k of a llama are put in another order: Hugging Face rotates element i with i + d/2, ggml's "norm"
-          rope 2i with 2i + 1. A head's rows 0, d/2, 1, d/2 + 1 ... come after each other.
+Rows      rows.py: those of q and k of a llama are put in another order.
 Bytes     F32, F16, BF16: the values, rounded to nearest even where they must be; others: refquant.gguf's encoders, or
           `encoders`, a table {type: function(x, imatrix=...) -> bytes} of faster ones that give the same.
-Order     as llama.cpp sorts them (file_types.file_order). A few rows are in memory at a time.
+Order     as llama.cpp sorts them (file_types.file_order). A few rows are in memory at a time, in as many tasks as an
+          executor has workers (executor.py).
+Resumed   where a folder for unfinished work is given: it holds the file and, by name, the tensors that are in it.
 Source    llama.cpp, convert_hf_to_gguf.py.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from refquant import gguf
 from refquant.errors import SchemeError, UnsupportedError
 from refquant.gguf import FORMATS
 from refquant.gguf.file_types import FILE_TYPES, Choices, FileType, Model, file_order, lookup, needs_imatrix, select
 from refquant.gguf.writer import create
-from refquant.models import ModelConfig, expected_tensors
-from refquant.pipeline import architecture, vocabulary
+from refquant.models import expected_tensors
+from refquant.pipeline import architecture, vocabulary, work
+from refquant.pipeline.executor import Executor, Serial, open_executor
+from refquant.pipeline.gguf_tensors import Encoder, Slab, Source, bytes_of, encoded, slabs
 from refquant.pipeline.huggingface import Checkpoint, open_checkpoint
+from refquant.pipeline.size_label import size_label
 
-SLAB = 1 << 20  # weights at a time
 GUESSED = 1024  # general.file_type of what has no number of its own
 QUANTIZATION_VERSION = 2
-Encoder = Callable[..., np.ndarray]
+UNFINISHED, FINISHED = "unfinished.gguf", "finished.txt"
 Progress = Callable[[str, int, int], None]
 
 
@@ -43,8 +47,10 @@ def convert_to_gguf(
     importance: Mapping[str, np.ndarray] | None = None,
     name: str | None = None,
     with_vocabulary: bool = True,
+    executor: str | Executor = "serial",
+    folder: str | os.PathLike | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> int:
     """Write the folder (or open Checkpoint) `source` as the GGUF file `path`, which appears when it is complete.
 
     file_type        a file type ("Q4_K_M") or a type ("NVFP4") for all matrices; `choices` for single tensors
@@ -52,12 +58,14 @@ def convert_to_gguf(
     importance       {tensor of GGUF: (n,) or (experts, n)}, needed by the smallest types
     name             general.name; the folder's where None
     with_vocabulary  False leaves the tokenizer out
+    executor         where tensors are encoded; the bytes do not depend on it. Encoders of processes must be picklable
+    folder           where unfinished work is left, and gone on with; None: a failure leaves nothing
     progress         is told ("convert", weights done, weights in all)
 
-    Raises QuantError and its kinds, OSError.
+    Returns how many tensors an earlier run had finished. Raises QuantError and its kinds, OSError.
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
-    mix, chosen = _mix(file_type, choices)
+    mix, chosen = file_type_of(file_type, choices)
     entries = metadata(checkpoint, mix, name, with_vocabulary)
     values = {key: value for key, (_, value) in entries.items()}
     shapes = tensor_shapes(checkpoint)
@@ -65,18 +73,28 @@ def convert_to_gguf(
     for n, t in types.items():
         if needs_imatrix(n, t, mix) and (importance is None or n not in importance):
             raise UnsupportedError(f"to_gguf: {n} as {t}: importance = none, expected it for so few bits")
-    total, done = sum(int(np.prod(s)) for s in shapes.values()), 0
-    layout = {n: (s, types[n]) for n, s in shapes.items()}
-    with create(path, values, layout, {key: kind for key, (kind, _) in entries.items()}) as file:
-        for n, shape in shapes.items():
-            at, encode = 0, _encoder(types[n], encoders)
-            for expert, x in _slabs(checkpoint, n, shape):
-                data = encode(x, imatrix=_importance(importance, n, expert))
-                flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-                file.put(n, at, flat)
-                at, done = at + flat.size, done + x.size
+    layout = {n: ((1, *s) if n.endswith("ffn_gate_inp_shexp.weight") else s, types[n]) for n, s in shapes.items()}
+    unfinished = None if folder is None else Path(folder) / UNFINISHED
+    with open_executor(executor) as workers, create(path, values, layout, _types(entries), None, unfinished) as file:
+        finished = _finished(folder, file.resumed)
+        names = [n for n in shapes if n not in finished]
+        missing = {n: list(slabs(checkpoint, n, shapes[n], types[n], importance)) for n in names}
+        made = workers.map(_task(checkpoint, encoders, workers), (slab for each in missing.values() for slab in each))
+        total = sum(int(np.prod(s)) for s in shapes.values())
+        done = total - sum(int(np.prod(shapes[n])) for n in missing)
+        for n, parts in missing.items():
+            at = 0
+            for slab in parts:
+                data = next(made)
+                file.put(n, at, data)
+                at, done = at + data.size, done + (slab.last - slab.first) * slab.width
                 if progress is not None:
-                    progress("convert", done, total)
+                    progress("convert", min(done, total), total)
+            if folder is not None:
+                file.sync()
+                with (Path(folder) / FINISHED).open("a", encoding="utf-8") as record:
+                    record.write(f"{n}\n")
+    return len(finished)
 
 
 def metadata(
@@ -89,12 +107,13 @@ def metadata(
         "general.architecture": arch,
         "general.type": ("str", "model"),
         "general.name": ("str", name or checkpoint.path.resolve().name),
+        "general.size_label": ("str", size_label(tensor_shapes(checkpoint))),
         **said,
         "general.file_type": ("u32", file_type.number),
         "general.quantization_version": ("u32", QUANTIZATION_VERSION),
     }
     if with_vocabulary:
-        entries |= vocabulary.metadata(checkpoint.path, checkpoint.config, checkpoint.model.n_vocab)
+        entries |= vocabulary.of(checkpoint)
     return entries
 
 
@@ -111,48 +130,35 @@ def tensor_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     return {name: shapes[name] for name in sorted(shapes, key=file_order)}
 
 
-def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows (heads * d, ...) of q or k in the order of ggml's "norm" rope: of every head 0, d/2, 1, d/2 + 1, ..."""
-    halves = rows.reshape(heads, 2, len(rows) // heads // 2, *rows.shape[1:])
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
+def _task(
+    checkpoint: Checkpoint, encoders: Mapping[str, Encoder] | None, executor: Executor
+) -> Callable[[Slab], np.ndarray]:
+    """What makes the bytes of a slab: with the open model here, by its path elsewhere."""
+    table = dict(encoders or {})
+    if isinstance(executor, Serial):
+        return partial(bytes_of, checkpoint, encoders=table)
+    return partial(encoded, Source(str(checkpoint.path.resolve()), checkpoint.stamp, table))
 
 
-def heads_to_permute(name: str, config: ModelConfig) -> int:
-    """How many heads the rows of a tensor of GGUF belong to where they change places, else 0."""
-    part = name.split(".")[-2]
-    return {"attn_q": config.n_head, "attn_k": config.n_head_kv}.get(part, 0) if config.rope_style == "norm" else 0
+def _finished(folder: str | os.PathLike | None, resumed: bool) -> set[str]:
+    """Names of the tensors that the unfinished file of a folder holds; the list is begun anew with them."""
+    if folder is None:
+        return set()
+    path = Path(folder) / FINISHED
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if resumed and path.is_file() else []
+    work.put(path, "".join(f"{name}\n" for name in lines))
+    return set(lines)
 
 
-def _slabs(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
-    """(expert, rows (rows, n) float32) of a tensor, in the order of the file."""
-    names = architecture.sources(name, checkpoint.model, checkpoint.kind)
-    if not names:
-        yield 0, architecture.rope_divisors(checkpoint.path, checkpoint.config)[None]
-        return
-    heads = heads_to_permute(name, checkpoint.model)
-    for expert, source in enumerate(names):
-        count = len(checkpoint.tensors[source].data)
-        step = count if heads or len(shape) == 1 else max(1, SLAB // shape[-1])
-        for first in range(0, count, step):
-            x = checkpoint.weight(source, slice(first, first + step))
-            x = permuted(x, heads) if heads else x
-            yield expert, x.reshape(-1, shape[-1])
+def _types(entries: Mapping[str, tuple[str, object]]) -> dict[str, str]:
+    return {key: kind for key, (kind, _) in entries.items()}
 
 
-def _encoder(type_name: str, encoders: Mapping[str, Encoder] | None) -> Encoder:
-    given = (encoders or {}).get(type_name)
-    if given is not None:
-        return given
-    return lambda x, imatrix=None: gguf.quantize(x, type_name, imatrix)
+def file_type_of(name: str, choices: Choices | None = None) -> tuple[FileType, Choices]:
+    """A file type by name, or a plain type for all matrices; what the user chose, or that type everywhere.
 
-
-def _importance(importance: Mapping[str, np.ndarray] | None, name: str, expert: int) -> np.ndarray | None:
-    values = None if importance is None else importance.get(name)
-    return None if values is None else values[expert] if values.ndim == 2 else values
-
-
-def _mix(name: str, choices: Choices | None) -> tuple[FileType, Choices]:
-    """A file type by name, or a plain type for all matrices."""
+    Raises SchemeError.
+    """
     if name.upper() in FORMATS and name.upper() not in FILE_TYPES and FORMATS[name.upper()].encode is not None:
         return FileType(name.upper(), GUESSED, name.upper()), choices or Choices(pure=True)
     try:

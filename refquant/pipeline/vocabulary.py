@@ -10,7 +10,7 @@ Scores    of tokenizer.json, which has none: minus the rank, by the merge that m
 Pre       the name of the pre-tokenizer is found by its regular expression, not by the hash of a text as llama.cpp does;
           the known ones are in PRE. Another one is refused: guessing would change the ids silently.
 Special   bos, eos, unk, sep, pad, cls, mask: `X_token` of tokenizer_config.json, else `X_token_id` of config.json;
-          add_X_token by the template of the post-processor and then by tokenizer_config.json.
+          add_X_token by the post-processor (ByteLevel adds none), else by tokenizer_config.json.
 Template  tokenizer_config.json's chat_template, else chat_template.jinja, chat_template.json; of a list, each by name.
 Source    llama.cpp, convert_hf_to_gguf.py (get_vocab_base, _create_vocab_sentencepiece); gguf-py 0.19 vocab.py.
 Differs   byte-level BPE: added tokens are not encoded and decoded again, which changes those with odd normalizers only.
@@ -18,6 +18,7 @@ Differs   byte-level BPE: added tokens are not encoded and decoded again, which 
 """
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from typing import Any
 import numpy as np
 
 from refquant.errors import QuantError, UnsupportedError
-from refquant.pipeline.huggingface import read_json
+from refquant.pipeline import work
+from refquant.pipeline.checkpoint import Checkpoint
+from refquant.pipeline.json_file import read_json
 from refquant.text.token_type import TokenType
 
 SPECIAL = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -48,6 +51,28 @@ PRE = {
     _TEKKEN: "tekken",
     _GPT2: "gpt-2",
 }
+
+
+COPIED = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "generation_config.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+
+
+def copy_files(checkpoint: Checkpoint, folder: Path) -> None:
+    """Put the files of the tokenizer into another folder."""
+    for name in COPIED:
+        if checkpoint.path.is_dir() and (checkpoint.path / name).is_file():
+            shutil.copyfile(checkpoint.path / name, folder / name)
+    for name, text in checkpoint.texts.items():
+        work.put(folder / name, text)
+
+
+def of(checkpoint: Checkpoint) -> Entries:
+    """Of an open model: what the folder gives, or a GGUF file has. Raises as `metadata` does."""
+    if checkpoint.vocabulary is not None:
+        return dict(checkpoint.vocabulary)
+    return metadata(checkpoint.path, checkpoint.config, checkpoint.model.n_vocab)
 
 
 def metadata(path: Path, config: Mapping[str, Any], n_vocab: int) -> Entries:
@@ -202,7 +227,7 @@ def _special(tokenizer: Mapping[str, Any], settings: Mapping[str, Any], config: 
         if found is not None:
             ids[f"tokenizer.ggml.{KEYS.get(name, name)}_token_id"] = "u32", found
         if isinstance(settings.get(f"add_{name}_token"), bool):
-            added[name] = settings[f"add_{name}_token"]
+            added.setdefault(name, settings[f"add_{name}_token"])
     kept = {f"tokenizer.ggml.add_{n}_token": ("bool", v) for n, v in added.items() if n in ("bos", "eos", "sep")}
     return ids | kept
 
@@ -213,6 +238,8 @@ def _template_adds(tokenizer: Mapping[str, Any], settings: Mapping[str, Any]) ->
     processor = tokenizer.get("post_processor") or {}
     for part in processor.get("processors", [processor]):
         single = part.get("single") or []
+        if part.get("type") == "ByteLevel":
+            added = {"bos": False, "eos": False} | added
         if part.get("type") != "TemplateProcessing" or len(single) < 2:
             continue
         for name, item in (("bos", single[0]), ("eos", single[-1])):

@@ -61,7 +61,7 @@ def test_the_required_tensors_of_experts_are_those_of_a_complete_model(tmp_path,
     ("blk.0.ffn_down_shexp.bias", np.ones(64, np.float32), "belongs to a computation that is not supported"),
     ("blk.0.ffn_gate_inp.bias", np.ones(4, np.float32), "belongs to a computation that is not supported"),
     ("blk.0.exp_probs_b.bias", np.ones(4, np.float32), "belongs to a computation that is not supported"),
-    ("blk.0.ffn_gate_inp_shexp.weight", np.ones((1, 64), np.float32), r"has shape \(1, 64\), expected \(64,\)"),
+    ("blk.0.ffn_gate_inp_shexp.weight", np.ones((2, 64), np.float32), r"has shape \(2, 64\), expected \(64,\)"),
 ])  # fmt: skip
 def test_experts_that_do_not_fit_are_refused(changed, name, x, message):
     with pytest.raises(GGUFError, match=f"m.gguf: {name} {message}"):

@@ -273,7 +273,7 @@ def test_a_disk_that_is_full_is_an_error_with_the_path(tmp_path, monkeypatch):
 def test_recipes_that_do_not_fit_the_model_are_refused(tmp_path, said, error, message):
     with pytest.raises(error, match=message):
         oneshot(folder(tmp_path / "m"), said, None, tmp_path / "q")
-    assert not (tmp_path / "q").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_an_option_that_the_method_does_not_have_is_named(tmp_path):
@@ -294,6 +294,48 @@ def test_text_is_cut_into_sequences_by_the_models_tokenizer(tmp_path, name):
     got = sequences(checkpoint, tmp_path / name, 5, 16)
     assert len(got) == 5 and {len(one) for one in got} == {16}
     assert len(sequences(checkpoint, tmp_path / name, 1, 9999)[0]) <= 256
+
+
+def test_messages_go_through_the_chat_template_and_texts_do_not(tmp_path):
+    from tokenizers import Tokenizer
+
+    from refquant.pipeline.calibration import sequences
+
+    checkpoint = open_checkpoint(folder(tmp_path / "m", "qwen2"))
+    messages = [{"role": "user", "content": "the file"}, {"role": "assistant", "content": "that output"}]
+    lines = [json.dumps({"messages": messages}), json.dumps({"text": "the command"})]
+    (tmp_path / "l.jsonl").write_text("\n".join(lines))
+    rendered = "<|im_start|>user\nthe file<|im_end|>\n<|im_start|>assistant\nthat output<|im_end|>\n"
+    tokenizer = Tokenizer.from_file(str(checkpoint.path / "tokenizer.json"))
+    ref = tokenizer.encode(rendered, add_special_tokens=False).ids + tokenizer.encode("the command").ids
+    (got,) = sequences(checkpoint, tmp_path / "l.jsonl", 9, 999)
+    assert got.tolist() == ref
+
+
+def test_the_bar_tells_the_time_that_is_left_by_the_pace_of_the_last_steps():
+    import io
+
+    from refquant.pipeline.progress import Bar, clock
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    now, shown = [0.0], Terminal()
+    bar = Bar(shown, lambda: now[0])
+    for done in range(1, 41):  # an earlier run had finished these
+        bar("quantize", done, 100)
+    for done in range(41, 61):
+        now[0] += 2.0
+        bar("quantize", done, 100)
+    assert shown.getvalue().rpartition("\r")[2] == "quantize  [############--------]  60 %, 1:20 left\x1b[K"
+    bar("convert", 1, 10)
+    bar.end()
+    assert shown.getvalue().endswith("\r\x1b[K") and "convert" not in shown.getvalue().rpartition("left")[2][:-4]
+    silent = io.StringIO()
+    Bar(silent)("quantize", 1, 2)
+    assert silent.getvalue() == ""
+    assert [clock(s) for s in (4.4, 61, 3725)] == ["4 s", "1:01", "1:02:05"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Recipes and the spellings of other frameworks."""
 
 import json
+import sys
 
 import pytest
+import yaml
 
 from refquant.__main__ import main
-from refquant.errors import SchemeError
+from refquant.errors import SchemeError, UnsupportedError
 from refquant.pipeline import recipe, spellings
 from refquant.pipeline.recipe import read
 from refquant.pipeline.spellings import explain
@@ -145,7 +147,7 @@ def test_files_and_arguments_say_the_same(tmp_path):
         ({"GPTQModifier": {"scheme": "W4A16", "speed": 1}}, "'speed'"),
         ({"scheme": "W4A16", "method": "magic"}, "method = 'magic'"),
         ({"scheme": "W4A16", "ignore": 5}, "ignore = 5"),
-        ({"QuantizationModifier": {"config_groups": {}}}, "expected one group"),
+        ({"QuantizationModifier": {"config_groups": {}}}, "expected objects, a group each"),
         (5, "expected a name"),
     ],
 )
@@ -168,3 +170,79 @@ def test_the_command_explains_names_and_keywords(capsys):
     assert main(["explain"]) == 0
     assert "W4A16_ASYM" in capsys.readouterr().out
     assert main(["explain", "W4A15"]) == 1
+
+
+def test_the_command_explains_recipes_of_llm_compressor(tmp_path, capsys):
+    (tmp_path / "r.yaml").write_text(LLM_COMPRESSOR)
+    assert main(["explain", str(tmp_path / "r.yaml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "layout       compressed-tensors"
+    assert [line.split()[:2] for line in lines[2:]] == [
+        ["smoothquant", "int8-channel"],
+        ["gptq", "int8-channel"],
+        ["gptq", "int4-g64"],
+    ]
+    assert "re:.*self_attn.*" in lines[3] and "damp 0.05" in lines[3]
+
+
+LLM_COMPRESSOR = """\
+quant_stage:
+  quant_modifiers:
+    SmoothQuantModifier:
+      smoothing_strength: 0.7
+    GPTQModifier:
+      ignore: [lm_head]
+      dampening_frac: 0.05
+      config_groups:
+        group_0:
+          targets: ["re:.*self_attn.*"]
+          weights: {num_bits: 8, type: int, symmetric: true, strategy: channel}
+        group_1:
+          targets: [Linear]
+          weights: {num_bits: 4, type: int, symmetric: true, strategy: group, group_size: 64}
+"""
+
+
+def test_yaml_is_read_as_a_file_as_text_and_means_what_the_dict_means(tmp_path):
+    for name in ("r.yaml", "r.yml"):
+        (tmp_path / name).write_text(LLM_COMPRESSOR)
+        assert read(tmp_path / name) == read(str(tmp_path / name)) == read(yaml.safe_load(LLM_COMPRESSOR))
+    got = read(LLM_COMPRESSOR)
+    assert [m.method for m in got.modifiers] == ["smoothquant", "gptq", "gptq"]
+    assert str(got.rounding("model.layers.0.self_attn.q_proj").weights) == "int8-channel"
+    assert str(got.rounding("model.layers.0.mlp.up_proj").weights) == "int4-g64"
+    assert dict(got.modifiers[1].options) == {"damp": 0.05}
+    ours = "modifiers:\n- {method: gptq, scheme: W4A16, ignore: [lm_head, 're:.*down_proj'], damp: 0.02}\n"
+    assert read(ours).rounding("model.layers.0.mlp.down_proj") is None
+    assert dict(read(ours).modifiers[0].options) == {"damp": 0.02}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: [1\n", "cannot be read as YAML"),
+        ("a: &x [1]\nb: *x\n", "has an alias"),
+        ("- 1\n- 2\n", "int, expected a name"),
+        ("just text\nin lines\n", "holds str, expected an object"),
+        ("modifiers:\n", "expected a list of objects"),
+        ("a: !!python/object:os.system x\n", "cannot be read as YAML"),
+    ],
+)
+def test_yaml_that_is_no_recipe_is_refused(text, message):
+    with pytest.raises(SchemeError, match=message):
+        read(text)
+
+
+def test_without_pyyaml_the_extra_is_named_and_json_still_works(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(UnsupportedError, match="PyYAML is not installed, expected the extra `recipes`"):
+        read("quant_stage:\n  x: 1\n")
+    (tmp_path / "r.json").write_text('{"scheme": "W4A16"}')
+    assert read(tmp_path / "r.json") == read('{"scheme": "W4A16"}') == read({"scheme": "W4A16"})
+
+
+def test_a_scheme_with_targets_of_its_own_becomes_a_modifier_each():
+    said = {"QuantizationModifier": {"scheme": {"W8A16": ["down_proj"], "W4A16": ["Linear"]}, "ignore": ["lm_head"]}}
+    got = read(said)
+    assert str(got.rounding("model.layers.0.mlp.down_proj").weights) == "int8-channel"
+    assert str(got.rounding("model.layers.0.mlp.up_proj").weights) == "int4-g128"

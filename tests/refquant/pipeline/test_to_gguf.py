@@ -219,3 +219,15 @@ def test_the_shared_models_give_the_tensors_and_tokens_of_their_own_files(shared
             if tensor.type == "F32":
                 np.testing.assert_array_equal(got.tensors[name].data, tensor.data, err_msg=name)
         assert got.metadata["general.name"] == "tiny"
+
+
+def test_a_post_processor_decides_what_is_added_to_a_text_before_the_settings_do(tmp_path):
+    folder = write_tiny_checkpoint(tmp_path / "m", "qwen2")
+    tokenizer, settings = (json.loads((folder / f"tokenizer{end}.json").read_text()) for end in ("", "_config"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"add_bos_token": True}))
+    for processor, added in ((None, True), ({"type": "ByteLevel"}, False)):
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": processor}))
+        convert_to_gguf(folder, tmp_path / "m.gguf", "F32")
+        with gguf.open(tmp_path / "m.gguf") as file:
+            assert file.metadata["tokenizer.ggml.add_bos_token"] is added
+            assert file.metadata["general.size_label"] == "102K"
