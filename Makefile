@@ -7,7 +7,8 @@
 # make bench-gptq      GPTQ of a layer, against gptqmodel and llm-compressor; PYTHON_PEERS names a Python that has them
 # make bench-awq       the AWQ search of a block, against AutoAWQ; the same Python
 # make bench-quantize  whole model files, against llama.cpp's quantizer; ARGS="--llama-python PATH"
-# make quality    what every method costs the test models: docs/quality.md and its plot; half an hour, or the rest of it
+# make bench-pipeline  whole folders through GPTQ and to GGUF: seconds and memory
+# make quality    what every method costs the test models: docs/quality.md and its plot; goes on where it was killed
 # make peers      install other people's packages into .venv-peers, and compare every format with them
 # make method-peers    the same weights through the methods of others: docs/method-peers.md; the Python of bench-gptq
 # make conformance     run the vectors against every backend that installs here, and say why others do not; BACKEND=torch picks one
@@ -62,6 +63,9 @@ bench-awq: $(PEERS)/peers.stamp
 
 method-peers: $(PEERS)/peers.stamp
 	@$(PYTHON_PEERS) -m benchmarks.method_peers --write docs/method-peers.md
+
+bench-pipeline: $(VENV)/chat.stamp
+	$(RUN) -m benchmarks.pipeline $(ARGS)
 
 quality: $(VENV)/quality.stamp
 	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.quality $(ARGS)
@@ -118,4 +122,4 @@ $(VENV)/bin/pip:
 	  || { rm -rf $(VENV); echo "No virtual environment: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
 
 .PHONY: help chat test lint bench bench-matvec bench-quantize bench-formats bench-gptq peers conformance neon encoders-full readme
-.PHONY: clean vectors quality mutants bench-awq method-peers
+.PHONY: clean vectors quality mutants bench-awq bench-pipeline method-peers
