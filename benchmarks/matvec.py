@@ -23,7 +23,7 @@ from refquant.gguf import FORMATS
 from runtime.arena import Arena
 from runtime.bandwidth import read_bandwidth
 from runtime.cores import physical_cores
-from runtime.kernels import PRODUCTS, activations, bf16, gemm
+from runtime.kernels import PRODUCTS, activations, bf16, gemm, gemm_super
 from runtime.kernels.pack import GROUP, interleave_numpy
 from runtime.program import Program
 from runtime.simd.tier import TIER
@@ -83,6 +83,7 @@ def product_of_one_token(name: str, packed: np.ndarray, threads: int) -> tuple[P
         buffers, numbers = [packed, bf16.encode_numpy(x), None, None, y, None], [WIDTH, stride, 0, 0, WIDTH * 2]
     elif product.form:
         codes, e, sums, halves = ENCODERS[product.form](x)
+        codes = activations.raised_numpy(codes) if product.matvec in gemm_super.RAISED else codes
         panels = np.zeros(gemm.PANEL * threads, np.uint8)  # for types that multiply one token as they do many
         buffers = [packed, codes, e, halves if product.halves else sums, y, panels, product.tables]
         numbers = [WIDTH, stride, product.unpack, product.bias, 0]

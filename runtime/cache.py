@@ -4,6 +4,7 @@ import numpy as np
 
 from refquant.errors import RangeError
 from refquant.models import ModelConfig
+from runtime.aligned import zeros
 from runtime.kernels.kv_rows import CUT, ROWS
 
 
@@ -20,8 +21,8 @@ class KVCache:
             raise RangeError(f"KVCache: n_ctx = {n_ctx}, expected at least 1")
         self.rows, self.n_ctx, self.cuts = ROWS[kv_dtype], n_ctx, -(-n_ctx // CUT)
         shape = (config.n_layer, config.n_head_kv, self.cuts)
-        self.keys = np.zeros((*shape, self.rows.key_cut(config.head_dim)), np.uint8)
-        self.values = np.zeros((*shape, self.rows.value_cut(config.head_dim_v)), np.uint8)
+        self.keys = zeros((*shape, self.rows.key_cut(config.head_dim)), np.uint8)
+        self.values = zeros((*shape, self.rows.value_cut(config.head_dim_v)), np.uint8)
 
     @property
     def nbytes(self) -> int:

@@ -1,13 +1,14 @@
 """The step as tables of operations: token ids and a cache in, logits out.
 
 Llama, Qwen2 and Qwen3 differ by values, not by code; experts (runtime.mixture) take the place of a feed-forward block
-or stand beside it. Three tables exist: `token` reads one token to its logits, `prompt` reads up to BATCH tokens up to
-the last norm, `head` turns up to HEAD of its rows into logits.
+or stand beside it. Four tables exist: `token` reads one token to its logits, `prompt` reads up to BATCH tokens up to
+the last norm, `head` turns up to HEAD of its rows into logits, `last` the last one alone.
 """
 
 import numpy as np
 
 from refquant.models import ModelConfig
+from runtime.aligned import zeros
 from runtime.cache import KVCache
 from runtime.jit import Compiled
 from runtime.kernels import attention, norm, rope, swiglu
@@ -39,10 +40,10 @@ class Graph:
         threads = crew.threads if crew else 1
         self.one = Scratch(config, 1, threads, -(-n_ctx // 256))
         self.many = Scratch(config, BATCH, threads, 1)
-        self.rows = np.zeros((HEAD, padded(config.n_embd)), np.float32)
-        self.logits = np.zeros((HEAD, padded(weights.output.rows)), np.float32)
+        self.rows = zeros((HEAD, padded(config.n_embd)))
+        self.logits = zeros((HEAD, padded(weights.output.rows)))
         self._cache: KVCache | None = None
-        self._programs = (Program(), Program(), Program())
+        self._programs = (Program(), Program(), Program(), Program())
 
     @staticmethod
     def kernels(config: ModelConfig, weights: Weights, kv_dtype: str) -> list[Compiled]:
@@ -59,13 +60,15 @@ class Graph:
         self._tables = [program.table() for program in self._programs]
 
     def _build(self, cache: KVCache) -> None:
-        token, prompt, head = self._programs = Program(), Program(), Program()
+        token, prompt, head, last = self._programs = Program(), Program(), Program(), Program()
         self._cache = cache
         self._body(token, self.one, cache, many=False)
         self._multiply(token, self.weights.output, self.one.h, self.logits, self.one, many=False)
         self._body(prompt, self.many, cache, many=True)
         self._encode(head, self.rows, self.many, [self.weights.output], padded(self.config.n_embd))
         self._multiply(head, self.weights.output, self.rows, self.logits, self.many, many=True)
+        self._encode(last, self.rows, self.one, [self.weights.output], padded(self.config.n_embd))
+        self._multiply(last, self.weights.output, self.rows, self.logits, self.one, many=False)
 
     def token(self, token: int, cache: KVCache, start: int) -> np.ndarray:
         """Read one token at position start: logits (n_vocab,) float32, a view that the next step overwrites."""
@@ -80,7 +83,7 @@ class Graph:
         self.bind(cache)
         tokens, n = len(ids), self.config.n_embd
         self.many.x[:tokens, :n] = self.weights.embed(ids)
-        (_, table, head), rows = self._tables, self._rows_of_a_layer
+        (_, table, head, single), rows = self._tables, self._rows_of_a_layer
         for first in range(0, len(table), rows):  # back to Python between layers, so that Ctrl-C acts
             self.crew.run(table, first, min(first + rows, len(table)), tokens, start)
         h = self.many.h.reshape(-1)[: tokens * padded(n)].reshape(tokens, -1)
@@ -89,7 +92,8 @@ class Graph:
         for first in range(0, len(wanted), HEAD):
             part = wanted[first : first + HEAD]
             self.rows[: len(part)] = part
-            self.crew.run(head, 0, len(head), len(part), 0)
+            end = single if len(part) == 1 else head  # a matrix that is read once
+            self.crew.run(end, 0, len(end), len(part), 0)
             out[first : first + len(part)] = self.logits[: len(part), : self.config.n_vocab]
         return out
 

@@ -54,7 +54,7 @@ class MixtureRows:
         s, m = self.s, self.config.mixture
         kernel, buffers, numbers = product_record(linear, x, y, s.forms, self.panels, self.many)
         if linear.product.form in BLOCKS:
-            codes, e, sums, halves = row_bytes(linear.product.form, linear.n)
+            codes, e, sums, halves = row_bytes(linear.product.form, linear.n)[:4]
             steps = [codes, e, halves if linear.product.halves else sums]
         else:
             steps = [padded(linear.n) * (2 if linear.product.form else 4), 0, 0]

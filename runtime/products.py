@@ -4,6 +4,7 @@ import numpy as np
 
 from runtime.jit import Compiled
 from runtime.kernels.activations import BF16
+from runtime.kernels.gemm_super import RAISED
 from runtime.scratch import Form, Rounded
 from runtime.weights import Linear, padded
 
@@ -20,9 +21,10 @@ def product_record(
     if product.form:
         form = forms[product.form]
         sums = form.halves if product.halves else form.sums
-        buffers = [linear.packed, form.codes, form.e, sums, y, panels, product.tables]
+        codes = form.raised if kernel in RAISED else form.codes
+        buffers = [linear.packed, codes, form.e, sums, y, panels, product.tables]
         return kernel, buffers, [linear.n, stride, product.unpack, product.bias, 0]
-    return kernel, [linear.packed, x, None, None, y, None], [linear.n, stride, 0, 0, padded(linear.n) * 4]
+    return kernel, [linear.packed, x, None, None, y, panels], [linear.n, stride, 0, 0, padded(linear.n) * 4]
 
 
 def forms(linears: list[Linear]) -> int:

@@ -3,32 +3,36 @@
 import numpy as np
 
 from refquant.models import ModelConfig
+from runtime.aligned import zeros
 from runtime.kernels import activations, attention, experts, gemm
 from runtime.weights import padded
 
 BLOCKS = {activations.Q8_0: 32, activations.Q8_K: 256}  # values that share a scale
+PARTS = {activations.Q8_0: 4, activations.Q8_K: 5}  # arrays of a form
 
 
 class Form:
-    """An 8-bit form of activations: codes, e, sums of 32 and of 16 codes."""
+    """An 8-bit form of activations: codes, e, sums of 32 and of 16 codes, and with Q8_K the raised codes."""
 
-    def __init__(self, tokens: int, width: int, block: int):
-        self.codes, self.e = np.zeros(tokens * width, np.int8), np.zeros(tokens * width // block + tokens, np.float32)
-        self.sums, self.halves = np.zeros(tokens * width // 32, np.int32), np.zeros(tokens * width // 16, np.int32)
-        self.arrays = [self.codes, self.e, self.sums, self.halves]
+    def __init__(self, tokens: int, width: int, form: int):
+        block = BLOCKS[form]
+        self.codes, self.e = zeros(tokens * width, np.int8), zeros(tokens * width // block + tokens, np.float32)
+        self.sums, self.halves = zeros(tokens * width // 32, np.int32), zeros(tokens * width // 16, np.int32)
+        self.raised = zeros(tokens * width if form == activations.Q8_K else 0, np.uint8)
+        self.arrays = [self.codes, self.e, self.sums, self.halves, self.raised][: PARTS[form]]
 
 
 class Rounded:
     """Activations in bfloat16."""
 
     def __init__(self, tokens: int, width: int):
-        self.codes = np.zeros(tokens * width, np.uint16)
+        self.codes = zeros(tokens * width, np.uint16)
         self.arrays = [self.codes]
 
 
 def make_forms(tokens: int, width: int) -> dict[int, Form | Rounded]:
     """Room for every form."""
-    forms = {form: Form(tokens, width, block) for form, block in BLOCKS.items()}
+    forms = {form: Form(tokens, width, form) for form in BLOCKS}
     return forms | {activations.BF16: Rounded(tokens, width)}
 
 
@@ -39,7 +43,9 @@ def written(forms: dict[int, Form | Rounded]) -> list[np.ndarray]:
 
 def row_bytes(form: int, n: int) -> tuple[int, ...]:
     """What n activations take in the arrays of a form."""
-    return (n * 2,) if form == activations.BF16 else (n, n // BLOCKS[form] * 4, n // 32 * 4, n // 16 * 4)
+    if form == activations.BF16:
+        return (n * 2,)
+    return (n, n // BLOCKS[form] * 4, n // 32 * 4, n // 16 * 4, n)[: PARTS[form]]
 
 
 class MixtureScratch:
@@ -48,8 +54,8 @@ class MixtureScratch:
     def __init__(self, config: ModelConfig, tokens: int, threads: int):
         m, n, self.tokens = config.mixture, padded(config.n_embd), tokens
         rows, wide = tokens * m.n_used, padded(m.n_ff)
-        floats = lambda *shape: np.zeros(shape, np.float32)
-        integers = lambda *shape: np.zeros(shape, np.int32)
+        floats = lambda *shape: zeros(shape, np.float32)
+        integers = lambda *shape: zeros(shape, np.int32)
         self.scores, self.gates = floats(tokens, padded(m.n_expert)), floats(tokens, padded(1))
         self.chosen, self.weights, self.places = integers(rows), floats(rows), integers(rows)
         self.sources, self.firsts = integers(rows), integers(max(m.n_expert, rows) + 1)
@@ -57,7 +63,7 @@ class MixtureScratch:
         self.x, self.results = floats(rows, n), floats(rows, n)
         self.gate, self.up, self.h = floats(rows, wide), floats(rows, wide), floats(rows, wide)
         self.forms = make_forms(rows, max(n, wide))
-        self.records = np.zeros(threads * experts.RECORD, np.uint8)
+        self.records = zeros(threads * experts.RECORD, np.uint8)
 
 
 class Scratch:
@@ -67,7 +73,7 @@ class Scratch:
         c = config
         dense = padded(c.n_ff_dense)
         width = max(padded(c.n_embd), dense, padded(c.o_width))
-        floats = lambda *shape: np.zeros(shape, np.float32)
+        floats = lambda *shape: zeros(shape, np.float32)
         self.x, self.h = floats(tokens, padded(c.n_embd)), floats(tokens, width)
         self.q, self.k, self.v = (
             floats(tokens, padded(c.q_width)),
@@ -78,9 +84,9 @@ class Scratch:
         self.y, self.gate, self.up = floats(tokens, padded(c.n_embd)), floats(tokens, dense), floats(tokens, dense)
         step = 2 + padded(c.head_dim_v)
         scratch = attention.scratch_bytes(c.n_head // c.n_head_kv, padded(c.head_dim_v))
-        self.attention = np.zeros(threads * scratch, np.uint8)
+        self.attention = zeros(threads * scratch, np.uint8)
         self.partials = floats(c.n_head, cuts, step)
-        self.panels = np.zeros(threads * gemm.PANEL, np.uint8)
+        self.panels = zeros(threads * gemm.PANEL, np.uint8)
         self.forms = make_forms(tokens, width)
         self.mixture = None if c.mixture is None else MixtureScratch(c, tokens, threads)
 

@@ -4,7 +4,8 @@
     Q8_K   a scale for 256 values     e = 1 / f, f = -127 / m      codes = round(x * f), m the x of the largest |x|
 
 Beside the codes (int8) and e (float32) stand the sums of each 32 codes and of each 16 codes (int32), for blocks with an
-offset. A row of n values takes n bytes of codes, 4 n / block of e, n / 8 of sums and n / 4 of halves.
+offset, and with Q8_K the codes + 128 (uint8), for instructions whose activations are unsigned (runtime.simd.signed). A
+row of n values takes n bytes of codes, 4 n / block of e, n / 8 of sums, n / 4 of halves and n of raised codes.
 
 Rounding half to even, after a product rounded to float32; e of Q8_0 is narrowed half to even, after the codes.
 Edges    a block of zeros has scale 0 and codes 0; the first of several largest |x| is m, so its code is -127. A block
@@ -17,7 +18,16 @@ Source   ggml/src/ggml-cpu/arch/x86/quants.c quantize_row_q8_0, ggml/src/ggml-qu
 import numpy as np
 
 from runtime.jit import inlined
-from runtime.simd.memory import load_f32, load_f32x16, round_f16, store_f32, store_i8x16, store_i32
+from runtime.simd.memory import (
+    load_f32,
+    load_f32x16,
+    load_u8x64,
+    round_f16,
+    store_f32,
+    store_i8x16,
+    store_i32,
+    store_u8x64,
+)
 from runtime.simd.vectors import (
     absolute,
     larger,
@@ -75,7 +85,7 @@ def encode_q8_0(x, at, n, codes, to, e, sums, halves, first):
 
 
 @inlined
-def encode_q8_k(x, at, n, codes, to, e, sums, halves, first):
+def encode_q8_k(x, at, n, codes, to, e, sums, halves, raised, first):
     """As encode_q8_0, 256 values at a time; `first` still counts blocks of 32."""
     for k in range(n // 256):
         here = at + k * 1024
@@ -103,6 +113,8 @@ def encode_q8_k(x, at, n, codes, to, e, sums, halves, first):
             for b in range(8):
                 clear_32(codes, to + k * 256 + b * 32, sums, halves, block + b)
             store_f32(e, block // 8 * 4, np.float32(0) if finite else np.float32(np.nan))
+        for i in range(to + k * 256, to + k * 256 + 256, 64):
+            store_u8x64(raised, i, load_u8x64(codes, i) ^ 128)
 
 
 def q8_0_numpy(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -129,6 +141,11 @@ def q8_k_numpy(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     codes = np.rint(np.where(usable[..., None], blocks, np.float32(0)) * factor[..., None]).astype(np.int8)
     e = np.where(finite, np.where(usable, np.float32(1) / factor, np.float32(0)), np.float32(np.nan))
     return _with_sums(codes.reshape(x.shape), e)
+
+
+def raised_numpy(codes: np.ndarray) -> np.ndarray:
+    """int8 codes + 128 as uint8."""
+    return codes.view(np.uint8) ^ 128
 
 
 def _with_sums(codes: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

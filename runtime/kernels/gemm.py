@@ -9,9 +9,15 @@ pass, six at a time: 12 accumulators of 16 rows in registers. Unpacking is paid 
 runs at the speed of the product. b ascends from 0, product then sum, as in the matvec of the type: the bits are the
 same.
 
+What a tile has summed so far waits beside the panel, tile after tile: y itself, a row of each token, would be read and
+written in a new page every 128 bytes. It is written once, and its lines are asked for when the last slab begins: 3 to
+7 % of the whole. Where panels or rows of activations begin off a cache line, every vector of them takes two reads, and
+the product loses 7 to 12 % (runtime.aligned).
+
 Panel of one slab   u: [block 16][4 columns: 8][row 32][4] uint8      16 KB at 0
                     d: [block 16][half 2][row 32] float32              4 KB at D      (half: two scales for 32 columns,
                     m: [block 16][half 2][row 32] float32              4 KB at M       types with one leave the other)
+                    [token][row 32] float32                           65 KB at HELD
 Record              buffers 0 w (packed), 1 codes (tokens, n) int8, 2 e and 3 sums (tokens, n / 32), 4 y (tokens,
                     stride), 5 panels (one a thread); integers 32 n, 33 stride of y in bytes, 34 address of the
                     unpacker, 35 bias
@@ -23,21 +29,59 @@ from runtime.simd.threads import call_unpack
 from runtime.simd.tiles import tile_operations
 
 SLAB = 16  # blocks of 32 columns
-D, M, PANEL = SLAB * 1024, SLAB * 1024 + SLAB * 256, SLAB * 1024 + 2 * SLAB * 256 + 1024  # bytes
-
 TOKENS = 6  # 2 x 6 accumulators and their 12 integer dots fit 32 registers; measured best of 4, 5, 6, 7, 8
+WINDOW = 512  # tokens that pass a panel
+D, M, HELD = SLAB * 1024, SLAB * 1024 + SLAB * 256, SLAB * 1024 + 2 * SLAB * 256  # bytes
+PANEL = HELD + (WINDOW + TOKENS) * 128
+
+
+def product_of_tiles(many, one, begin=None):
+    """product(args, tokens, thread, lo, hi): groups lo..hi of all tokens, by tiles of TOKENS tokens and of one.
+
+    The last TOKENS tokens may overlap those before: what is written twice is the same. begin(panels, panel, blocks)
+    is called on every panel.
+    """
+
+    @inlined
+    def product(args, tokens, thread, lo, hi):
+        n, stride, unpack, panels = integer(args, 32), integer(args, 33), integer(args, 34), buffer(args, 5)
+        panel = thread * PANEL
+        for start in range(0, tokens, WINDOW):
+            end = min(start + WINDOW, tokens)
+            for group in range(lo, hi):
+                for first in range(0, n // 32, SLAB):
+                    count, t = min(SLAB, n // 32 - first), start
+                    call_unpack(unpack, args, thread, group, first, count)
+                    if begin is not None:
+                        begin(panels, panel, count)
+                    while t < end:
+                        held = panel + HELD + (t - start) * 128
+                        if end - t > 2 and end - start >= TOKENS:
+                            u = min(t, end - TOKENS)
+                            many(args, panel, held, u * stride + group * 128, u, first, count)
+                            t += TOKENS
+                        else:
+                            one(args, panel, held, t * stride + group * 128, t, first, count)
+                            t += 1
+
+    return product
 
 
 def _tile(tokens: int, wide: bool, halves: bool, minimum: bool):
-    """The product of one slab's panel with `tokens` tokens, added to y."""
+    """The product of one slab's panel with `tokens` tokens from t on, added to what is held of y."""
     ops = tile_operations(tokens)
-    zeros, load, store, scaled, offset = ops.zeros, ops.load, ops.store, ops.scaled, ops.offset
+    zeros, load, store, scaled, offset, ask_for = ops.zeros, ops.load, ops.store, ops.scaled, ops.offset, ops.ask_for
     start, start_wide, outer, outer_wide = ops.start, ops.start_wide, ops.outer, ops.outer_wide
 
     @inlined
-    def tile(codes, e, sums, y, panels, panel, at, stride, n, t, first, count, bias):
+    def tile(args, panel, held, at, t, first, count):
+        codes, e, sums, y, panels = buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4), buffer(args, 5)
+        n, stride, bias = integer(args, 32), integer(args, 33), integer(args, 35)
         blocks = n // 32
-        acc = load(y, at, stride) if first else zeros()
+        last = first + count == blocks
+        if last:
+            ask_for(y, at, stride)
+        acc = load(panels, held, 128) if first else zeros()
         for b in range(count):
             k = first + b
             x, to = t * n + k * 32, (t * blocks + k) * 4
@@ -65,34 +109,16 @@ def _tile(tokens: int, wide: bool, halves: bool, minimum: bool):
                 acc = scaled(acc, dots, panels, d, e, to, blocks * 4)
                 if minimum:
                     acc = offset(acc, panels, m, e, to, blocks * 4, sums, to, blocks * 4)
-        store(y, at, stride, acc)
+        if last:
+            store(y, at, stride, acc)
+        else:
+            store(panels, held, 128, acc)
 
     return tile
 
 
 def _product(wide: bool = False, halves: bool = False, minimum: bool = False):
-    many, one = _tile(TOKENS, wide, halves, minimum), _tile(1, wide, halves, minimum)
-
-    @inlined
-    def product(args, tokens, thread, lo, hi):
-        codes, e, sums, y, panels = buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4), buffer(args, 5)
-        n, stride, unpack, bias = integer(args, 32), integer(args, 33), integer(args, 34), integer(args, 35)
-        panel = thread * PANEL
-        for group in range(lo, hi):
-            for first in range(0, n // 32, SLAB):
-                count = min(SLAB, n // 32 - first)
-                call_unpack(unpack, args, thread, group, first, count)
-                t = 0
-                while t + TOKENS <= tokens:
-                    at = t * stride + group * 128
-                    many(codes, e, sums, y, panels, panel, at, stride, n, t, first, count, bias)
-                    t += TOKENS
-                while t < tokens:
-                    at = t * stride + group * 128
-                    one(codes, e, sums, y, panels, panel, at, stride, n, t, first, count, bias)
-                    t += 1
-
-    return product
+    return product_of_tiles(_tile(TOKENS, wide, halves, minimum), _tile(1, wide, halves, minimum))
 
 
 _narrow, _wide, _minimum = _product(), _product(wide=True), _product(minimum=True)

@@ -8,26 +8,27 @@ k ascends from 0; the first term is added, then the second taken away. Otherwise
 six tokens, and a panel that an unpacker fills with two super-blocks at a time. Where sc * u fits a byte the unpacker
 multiplies them (folded), and the columns of a super-block make one sum.
 
-Codes of types with a minimum are unsigned, the others signed; what the product of signed codes adds (EXCESS of
-runtime.simd.signed) is taken off through `START`, once for all tokens. The minimums of two sub-blocks, as int16, meet
-their two sums in one instruction.
+Codes of types with a minimum are unsigned, the others signed. The product of signed codes wants activations that stand
+EXCESS (runtime.simd.signed) too high, as whoever encoded them has stored them too, so that they go from memory to all
+lanes at once; by way of a general register the product is a tenth slower. What they add is taken off through `START`,
+once for all tokens. The minimums of two sub-blocks, as int16, meet their two sums in one instruction.
 
 Panel    u: [super-block 2][4 columns: 64][row 32][4] bytes               16 KB at 0
          sc: [super-block 2][sub-block][row 32] int32                     at SC
          m: [super-block 2][pair of sub-blocks][row 32][2] int16          at M
          start: [super-block 2][row 32] int32                             at START, filled here
          d, dmin: [super-block 2][row 32] float32                         at D and DMIN
-Record   as in runtime.kernels.gemm; sums are of 16 columns where minimums are
+Record   as in runtime.kernels.gemm; sums are of 16 columns where minimums are; codes are the raised ones where the
+         kernel is one of RAISED
 """
 
 import numpy as np
 
 from runtime.jit import inlined, kernel
-from runtime.kernels.gemm import PANEL, SLAB, TOKENS
+from runtime.kernels.gemm import HELD, SLAB, TOKENS, product_of_tiles
 from runtime.simd.dot import dot_narrow
 from runtime.simd.memory import buffer, integer, load_i32x16, load_u8x64, store_i32x16
 from runtime.simd.signed import ANY, SMALL
-from runtime.simd.threads import call_unpack
 from runtime.simd.tiles import tile_operations
 from runtime.simd.vectors import as_u8, splat_i32
 
@@ -35,19 +36,23 @@ SC = SLAB * 1024
 M = SC + 4096
 START = M + 2048
 D, DMIN = START + 256, START + 512
-assert PANEL >= DMIN + 256
+assert HELD >= DMIN + 256
 
 
 def _tile(tokens: int, columns: int, minimum: int, kind: str):
     """The product of one panel with `tokens` tokens, added to y: a scale for `columns`, a minimum for `minimum`."""
     ops = tile_operations(tokens)
     zeros, load, store, scaled, lowered, nothing = ops.zeros, ops.load, ops.store, ops.scaled, ops.lowered, ops.nothing
+    ask_for = ops.ask_for
     outer, weighted, outer_pairs, alike = getattr(ops, kind), ops.weighted, ops.outer_pairs, ops.alike
     parts, words, pairs = 256 // columns, columns // 4, 128 // minimum if minimum else 0
 
     @inlined
-    def tile(codes, e, sums, y, panels, panel, at, stride, n, t, first, count):
-        acc = load(y, at, stride) if first else zeros()
+    def tile(args, panel, held, at, t, first, count):
+        codes, e, sums, y, panels = buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4), buffer(args, 5)
+        n, stride = integer(args, 32), integer(args, 33)
+        if first + count == n // 32:
+            ask_for(y, at, stride)
         for k in range(count // 8):
             u, x, to = panel + k * 8192, t * n + first * 32 + k * 256, (t * n // 256 + first // 8 + k) * 4
             plus = nothing() if minimum else alike(panels, panel + START + k * 128)
@@ -60,6 +65,7 @@ def _tile(tokens: int, columns: int, minimum: int, kind: str):
                     for c in range(j * words, (j + 1) * words):
                         dots = outer(dots, panels, u + c * 128, codes, x + c * 4, n)
                     plus = weighted(plus, dots, panels, panel + SC + (k * parts + j) * 128)
+            acc = load(panels, held, 128) if first + k else zeros()
             acc = scaled(acc, plus, panels, panel + D + k * 128, e, to, n // 256 * 4)
             if minimum:
                 minus, by = nothing(), x // minimum * 4
@@ -67,7 +73,10 @@ def _tile(tokens: int, columns: int, minimum: int, kind: str):
                     m = panel + M + (k * pairs + i) * 128
                     minus = outer_pairs(minus, panels, m, sums, by + i * 8, n // minimum * 4)
                 acc = lowered(acc, minus, panels, panel + DMIN + k * 128, e, to, n // 256 * 4)
-        store(y, at, stride, acc)
+            if first + k * 8 + 8 < n // 32:
+                store(panels, held, 128, acc)
+            else:
+                store(y, at, stride, acc)
 
     return tile
 
@@ -77,9 +86,9 @@ def _begin(columns: int, excess: int):
     parts, words = 256 // columns, columns // 4
 
     @inlined
-    def begin(panels, panel, supers):
+    def begin(panels, panel, blocks):
         ones, zero = as_u8(splat_i32(0x01010101)), splat_i32(0)
-        for k in range(supers):
+        for k in range(blocks // 8):
             for g in range(0, 128, 64):
                 total = zero
                 for j in range(parts):
@@ -96,26 +105,7 @@ def _begin(columns: int, excess: int):
 
 def _product(columns: int, minimum: int, kind: str, excess: int = 0):
     many, one = _tile(TOKENS, columns, minimum, kind), _tile(1, columns, minimum, kind)
-    begin = _begin(columns, excess)
-
-    @inlined
-    def product(args, tokens, thread, lo, hi):
-        codes, e, sums, y, panels = buffer(args, 1), buffer(args, 2), buffer(args, 3), buffer(args, 4), buffer(args, 5)
-        n, stride, unpack, panel = integer(args, 32), integer(args, 33), integer(args, 34), thread * PANEL
-        for group in range(lo, hi):
-            for first in range(0, n // 32, SLAB):
-                count, t = min(SLAB, n // 32 - first), 0
-                call_unpack(unpack, args, thread, group, first, count)
-                if not minimum:
-                    begin(panels, panel, count // 8)
-                while t + TOKENS <= tokens:
-                    many(codes, e, sums, y, panels, panel, t * stride + group * 128, stride, n, t, first, count)
-                    t += TOKENS
-                while t < tokens:
-                    one(codes, e, sums, y, panels, panel, t * stride + group * 128, stride, n, t, first, count)
-                    t += 1
-
-    return product
+    return product_of_tiles(many, one, None if minimum else _begin(columns, excess))
 
 
 _minimum, _folded_minimum = _product(32, 32, "outer"), _product(256, 16, "outer")
@@ -151,6 +141,10 @@ def gemm_signed_halves(args, tokens, start, thread, lo, hi):
 def gemm_signed_folded(args, tokens, start, thread, lo, hi):
     """Codes times scales, of -128..127."""
     _signed_folded(args, tokens, thread, lo, hi)
+
+
+_DOTS = {gemm_signed: ANY, gemm_signed_halves: SMALL, gemm_signed_folded: ANY}
+RAISED = frozenset(product for product, dot in _DOTS.items() if dot.excess)  # of activations: those that want 128 more
 
 
 def signed_numpy(q: np.ndarray, sc: np.ndarray, d: np.ndarray, codes: np.ndarray, e: np.ndarray) -> np.ndarray:

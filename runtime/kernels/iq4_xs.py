@@ -15,6 +15,7 @@ import numpy as np
 
 from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
+from runtime.kernels.ahead import ask_ahead, lines_of
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import SC, D, signed_numpy
 from runtime.kernels.iq4_nl import LEVELS, RAISED
@@ -39,6 +40,7 @@ from runtime.simd.vectors import splat_f32, splat_i32, to_f32
 FIELDS = ((2, 2), (1, 4), (4, 32))
 BLOCK = 32 * 136
 SCALES, CODES = 64, 128 + 128  # bytes of a packed super-block
+LINES = lines_of(BLOCK, 32)
 SIGNED = tuple(level & 255 for level in LEVELS)
 
 
@@ -50,21 +52,6 @@ def scale(w, at, g, j):
     return (low | high << 4) - 32
 
 
-@inlined
-def total(w, at, g, codes, sums, k):
-    """The integer of super-block k, at byte `at`, for its first (g = 0) or second 16 rows."""
-    result = splat_i32(np.int32(0))
-    for j in range(8):
-        x = k * 256 + j * 32
-        dots = start_wide(load_i32(sums, x // 8))
-        for c in range(4):
-            v = load_u8x64(w, at + CODES + (j * 4 + c) * 128 + g * 64)
-            dots = dot_wide(dots, lookup_16(RAISED, v & 15), broadcast_4(codes, x + c * 4))
-            dots = dot_wide(dots, lookup_16(RAISED, v >> 4), broadcast_4(codes, x + c * 4 + 16))
-        result += scale(w, at, g, j) * dots
-    return result
-
-
 @kernel
 def matvec(args, tokens, start, thread, lo, hi):
     """One token. Record as in runtime.kernels.gemm_super; a unit is a group of 32 rows."""
@@ -73,9 +60,25 @@ def matvec(args, tokens, start, thread, lo, hi):
     for group in range(lo, hi):
         first, second = splat_f32(np.float32(0)), splat_f32(np.float32(0))
         for k in range(supers):
-            at, step = (group * supers + k) * BLOCK, broadcast_f32(e, k * 4)
-            first += to_f32(total(w, at, 0, codes, sums, k)) * (load_f16x16(w, at) * step)
-            second += to_f32(total(w, at, 1, codes, sums, k)) * (load_f16x16(w, at + 32) * step)
+            at = (group * supers + k) * BLOCK
+            total_0, total_1 = splat_i32(np.int32(0)), splat_i32(np.int32(0))
+            for j in range(8):
+                x = k * 256 + j * 32
+                dots_0 = start_wide(load_i32(sums, x // 8))
+                dots_1 = dots_0
+                for c in range(4):
+                    ask_ahead(w, at, j * 4 + c, LINES)
+                    low, high = broadcast_4(codes, x + c * 4), broadcast_4(codes, x + c * 4 + 16)
+                    v = load_u8x64(w, at + CODES + (j * 4 + c) * 128)
+                    u = load_u8x64(w, at + CODES + (j * 4 + c) * 128 + 64)
+                    dots_0 = dot_wide(dots_0, lookup_16(RAISED, v & 15), low)
+                    dots_1 = dot_wide(dots_1, lookup_16(RAISED, u & 15), low)
+                    dots_0 = dot_wide(dots_0, lookup_16(RAISED, v >> 4), high)
+                    dots_1 = dot_wide(dots_1, lookup_16(RAISED, u >> 4), high)
+                total_0, total_1 = total_0 + scale(w, at, 0, j) * dots_0, total_1 + scale(w, at, 1, j) * dots_1
+            step = broadcast_f32(e, k * 4)
+            first += to_f32(total_0) * (load_f16x16(w, at) * step)
+            second += to_f32(total_1) * (load_f16x16(w, at + 32) * step)
         store_f32x16(y, group * 128, first)
         store_f32x16(y, group * 128 + 64, second)
 

@@ -32,8 +32,9 @@ def normalize(x, at, weight, h, to, n, width, eps):
 
 @kernel
 def add_norm(args, tokens, start, thread, lo, hi):
-    """Record: buffers 0 x, 1 y, 2 weight, 3 h, 4..7 codes e sums halves of Q8_0, 8..11 of Q8_K, 12 BF16, 13 bias
-    of y; integers 32 n, 33 width, 34 stride of y in bytes or 0 for no y, 35 forms; number 36 eps. A unit is a token."""
+    """Record: buffers 0 x, 1 y, 2 weight, 3 h, 4..7 codes e sums halves of Q8_0, 8..12 these and raised codes of Q8_K,
+    13 BF16, 14 bias of y; integers 32 n, 33 width, 34 stride of y in bytes or 0 for no y, 35 forms; number 36 eps;
+    integer 37 biased. A unit is a token."""
     x, y, weight, h = buffer(args, 0), buffer(args, 1), buffer(args, 2), buffer(args, 3)
     n, width, stride, forms, eps = (
         integer(args, 32),
@@ -42,7 +43,7 @@ def add_norm(args, tokens, start, thread, lo, hi):
         integer(args, 35),
         number(args, 36),
     )
-    bias, biased = buffer(args, 13), integer(args, 37)
+    bias, biased = buffer(args, 14), integer(args, 37)
     for t in range(lo, hi):
         at = t * width * 4
         if stride:
@@ -74,10 +75,11 @@ def add_norm(args, tokens, start, thread, lo, hi):
                 buffer(args, 9),
                 buffer(args, 10),
                 buffer(args, 11),
+                buffer(args, 12),
                 t * (width // 32),
             )
         if forms & BF16:
-            encode_bf16(h, at, width, buffer(args, 12), t * width * 2)
+            encode_bf16(h, at, width, buffer(args, 13), t * width * 2)
 
 
 def normalize_numpy(x: np.ndarray, weight: np.ndarray, n: int, eps: float) -> np.ndarray:

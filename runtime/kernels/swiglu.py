@@ -2,8 +2,9 @@
 
 A unit is a token; a biased gate or up has its bias added first.
 
-Record   buffers 0 gate, 1 up, 2 h, 3 bias of gate, 4 bias of up, 5..8 codes e sums halves of Q8_0, 9..12 of
-         Q8_K, 13 BF16; integers 32 width, 33 stride of gate and up in bytes, 34 forms, 35 biased (1 gate, 2 up)
+Record   buffers 0 gate, 1 up, 2 h, 3 bias of gate, 4 bias of up, 5..8 codes e sums halves of Q8_0, 9..13 these and
+         raised codes of Q8_K, 14 BF16; integers 32 width, 33 stride of gate and up in bytes, 34 forms, 35 biased (1
+         gate, 2 up)
 Source   Shazeer 2020, GLU Variants Improve Transformer, arXiv:2002.05202.
 """
 
@@ -46,10 +47,19 @@ def swiglu(args, tokens, start, thread, lo, hi):
             encode_q8_0(h, to, count, buffer(args, 5), code, buffer(args, 6), buffer(args, 7), buffer(args, 8), block)
         if forms & Q8_K:
             encode_q8_k(
-                h, to, count, buffer(args, 9), code, buffer(args, 10), buffer(args, 11), buffer(args, 12), block
+                h,
+                to,
+                count,
+                buffer(args, 9),
+                code,
+                buffer(args, 10),
+                buffer(args, 11),
+                buffer(args, 12),
+                buffer(args, 13),
+                block,
             )
         if forms & BF16:
-            encode_bf16(h, to, count, buffer(args, 13), code * 2)
+            encode_bf16(h, to, count, buffer(args, 14), code * 2)
 
 
 @kernel
@@ -67,10 +77,19 @@ def encode(args, tokens, start, thread, lo, hi):
             )
         if forms & Q8_K:
             encode_q8_k(
-                h, code * 4, count, buffer(args, 9), code, buffer(args, 10), buffer(args, 11), buffer(args, 12), block
+                h,
+                code * 4,
+                count,
+                buffer(args, 9),
+                code,
+                buffer(args, 10),
+                buffer(args, 11),
+                buffer(args, 12),
+                buffer(args, 13),
+                block,
             )
         if forms & BF16:
-            encode_bf16(h, code * 4, count, buffer(args, 13), code * 2)
+            encode_bf16(h, code * 4, count, buffer(args, 14), code * 2)
 
 
 def swiglu_numpy(gate: np.ndarray, up: np.ndarray) -> np.ndarray:

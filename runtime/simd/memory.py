@@ -279,14 +279,22 @@ def _narrow_one(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
 store_f16 = _store("A float32, rounded to float16.", types.float32, I16, 2, _narrow_one)
 
 
+READ, WRITE = (0, 2), (1, 3)  # LLVM's numbers: what for, and how near: 2 the second cache, 3 the first
+
+
+def ask(builder: ir.IRBuilder, buffer: ir.Value, offset: ir.Value, purpose: tuple[int, int]) -> None:
+    """Ask for the cache line at `offset`, which may lie outside of the buffer."""
+    pointer = builder.gep(builder.extract_value(buffer, 0), [offset])
+    numbers = [ir.Constant(I32, value) for value in (*purpose, 1)]  # 1: data, not code
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, *numbers)
+
+
 @intrinsic
 def prefetch(_, source, offset):
     """Ask for the cache line at `offset`, which may lie outside of the buffer."""
 
     def lower(context, builder, sig, args):
-        pointer = builder.gep(builder.extract_value(args[0], 0), [args[1]])
-        read, level_2, data = (ir.Constant(I32, value) for value in (0, 2, 1))
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, read, level_2, data)
+        ask(builder, *args, READ)
         return context.get_dummy_value()
 
     return types.void(memory, types.int64), lower

@@ -24,15 +24,11 @@ from runtime.simd.vectors import I16, I32, call, constant, i32x16, join, part, u
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """An operation and what it adds: four products of each lane of weights w and activations p, p raised by
-    `excess`."""
+    """An operation and what it adds: four products of each lane of weights w and activations p, which come raised by
+    `excess`, 128 or 0."""
 
     emit: Callable  # (builder, acc, w, p) -> acc
     excess: int
-
-    def raised(self, builder: ir.IRBuilder, word: ir.Value) -> ir.Value:
-        """Four activations as `emit` takes them. On the scalar: LLVM hangs on the xor of a broadcast load."""
-        return builder.xor(word, ir.Constant(I32, 0x80808080)) if self.excess else word
 
 
 def _raised(builder, acc, w, p):

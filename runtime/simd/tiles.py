@@ -10,8 +10,8 @@ in one place. Offsets are in bytes; `stride` is the distance between the data of
     start_wide(sums, at, stride)            int32: what dot_wide wants
     outer(dots, panel, at, codes, to, stride)       dots += 4 columns: 32 rows of panel times each token
     outer_wide                                      the same for codes that stand 128 too high
-    outer_small, outer_any                          the same for signed codes (runtime.simd.signed says what excess
-    they add)
+    outer_small, outer_any                          the same for signed codes and what runtime.simd.signed wants of
+                                                    activations
     outer_pairs                                     the same for int16: 32 rows of 2 columns; `codes` holds int32, two
                                                     of them
     scaled(acc, dots, d, at, e, to, stride)         acc += float32(dots) * (d[row] * e[token])
@@ -22,6 +22,7 @@ in one place. Offsets are in bytes; `stride` is the distance between the data of
     rank_one(acc, low, high, x, at, stride)         acc += rows (two f32x16) * x[token]
     fused(acc, low, high, x, at, stride)            the same, rounded once
     fused_pairs(acc, w, at, x, to, stride)          acc += two columns in bfloat16 (runtime.simd.bf16)
+    ask_for(y, at, stride)                          the lines that `store` will write, asked for ahead of time
     offset(acc, m, at, e, to, stride, sums, by, step)    acc -= m[row] * (float32(sums[token]) * e[token])
 """
 
@@ -32,8 +33,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from runtime.simd import bf16, dot, signed
+from runtime.simd.memory import WRITE, ask, memory
 from runtime.simd.memory import at as pointer
-from runtime.simd.memory import memory
 from runtime.simd.vectors import F32, I32, I64, Tile, f32x16, fma, i32x16, splat, u8x64
 
 ROWS = 2  # vectors of 16 rows
@@ -111,7 +112,7 @@ def tile_operations(tokens: int) -> SimpleNamespace:
 
         return integers(memory, size, size), lower
 
-    def outer_product(emit, prepare=lambda builder, word: word):
+    def outer_product(emit):
         @intrinsic
         def outer(_, dots, panel, at, codes, to, stride):
             def lower(context, builder, sig, args):
@@ -119,7 +120,7 @@ def tile_operations(tokens: int) -> SimpleNamespace:
                 rows = vectors(builder, panel, at, u8x64.ir)
                 values = unpack(builder, dots)
                 for t, word in enumerate(scalars(builder, codes, to, stride, I32)):
-                    four = builder.bitcast(splat(builder, prepare(builder, word)), u8x64.ir)
+                    four = builder.bitcast(splat(builder, word), u8x64.ir)
                     for g in range(ROWS):
                         values[t * ROWS + g] = emit(builder, values[t * ROWS + g], rows[g], four)
                 return pack(builder, values, integers)
@@ -249,7 +250,19 @@ def tile_operations(tokens: int) -> SimpleNamespace:
 
         return floats(floats, memory, size, memory, size, size), lower
 
+    @intrinsic
+    def ask_for(_, y, at, stride):
+        def lower(context, builder, sig, args):
+            y, at, stride = args
+            for i in range(count):
+                to = builder.add(at, builder.add(builder.mul(stride, number(i // ROWS)), number(64 * (i % ROWS))))
+                ask(builder, y, to, WRITE)
+            return context.get_dummy_value()
+
+        return types.void(memory, size, size), lower
+
     return SimpleNamespace(
+        ask_for=ask_for,
         rank_one=rank_one,
         fused=fused,
         fused_pairs=fused_pairs,
@@ -265,8 +278,8 @@ def tile_operations(tokens: int) -> SimpleNamespace:
         start_wide=start_wide,
         outer=outer_product(dot.NARROW),
         outer_wide=outer_product(dot.WIDE),
-        outer_small=outer_product(signed.SMALL.emit, signed.SMALL.raised),
-        outer_any=outer_product(signed.ANY.emit, signed.ANY.raised),
+        outer_small=outer_product(signed.SMALL.emit),
+        outer_any=outer_product(signed.ANY.emit),
         scaled=scaled,
         offset=offset,
     )

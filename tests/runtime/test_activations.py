@@ -13,9 +13,9 @@ FORMS = {
 
 
 def arrays(tokens: int, width: int, block: int) -> list[np.ndarray]:
-    """codes, e, sums, halves."""
-    shapes = ((width, np.int8), (width // block, np.float32), (width // 32, np.int32), (width // 16, np.int32))
-    return [np.full((tokens, n), 99, dtype) for n, dtype in shapes]
+    """codes, e, sums, halves; with blocks of 256 the raised codes too."""
+    shapes = [(width, np.int8), (width // block, np.float32), (width // 32, np.int32), (width // 16, np.int32)]
+    return [np.full((tokens, n), 99, dtype) for n, dtype in shapes + [(width, np.uint8)] * (block == 256)]
 
 
 def encoded(x: np.ndarray, name: str) -> list[np.ndarray]:
@@ -57,26 +57,29 @@ def test_codes_scales_and_sums_are_those_of_the_twin(name):
     got = encoded(x, name)
     for part, ref in zip(got, FORMS[name][2](x)):
         np.testing.assert_array_equal(part, ref)
-    codes, e, sums, halves = got
+    codes, e, sums, halves = got[:4]
     block = FORMS[name][1]
     assert e[0, 0] == 0 and not codes[0, :256].any()
     assert np.isnan(e[2, 0]) and np.isnan(e[3, 300 // block])
     assert np.abs(codes.astype(int)).max() == 127
     np.testing.assert_array_equal(sums, codes.reshape(8, -1, 32).sum(-1, dtype=np.int32))
     np.testing.assert_array_equal(halves, codes.reshape(8, -1, 16).sum(-1, dtype=np.int32))
+    for raised in got[4:]:
+        np.testing.assert_array_equal(raised, codes.astype(int) + 128)
+        assert_same_bits(raised, activations.raised_numpy(codes))
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_a_code_is_off_by_at_most_half_a_step(name):
     x = np.random.default_rng(1).standard_normal((3, 512)).astype(np.float32)
-    codes, e, _, _ = encoded(x, name)
+    codes, e = encoded(x, name)[:2]
     step = np.repeat(e, FORMS[name][1], axis=1)
     assert (np.abs(step * codes - x) <= np.abs(step) * 0.501 + np.abs(x) / 2000).all()
 
 
 def test_q8_k_gives_the_first_peak_the_code_minus_127():
     x = difficult(8, 512)
-    codes, e, _, _ = encoded(x, "Q8_K")
+    codes, e = encoded(x, "Q8_K")[:2]
     assert codes[5, [40, 41]].tolist() == [-127, 127]
     assert codes[6, [40, 41]].tolist() == [-127, 127]
     assert np.sign(e[[5, 6], 0]).tolist() == [-1, 1]
@@ -90,9 +93,9 @@ def test_the_norm_equals_its_twin_with_and_without_something_to_add(n):
     weight, bias = np.zeros(width, np.float32), np.zeros(width, np.float32)
     weight[:n], bias[:n] = rng.standard_normal((2, n))
     for added, biased in ((False, False), (True, False), (True, True)):
-        got_x, h, empty = x.copy(), np.empty_like(x), arrays(3, width, 32)
+        got_x, h, empty = x.copy(), np.empty_like(x), [*arrays(3, width, 32), *arrays(3, width, 256)]
         numbers = [n, width, width * 4 if added else 0, 0, 1e-5, biased]
-        run(norm.add_norm, [got_x, y, weight, h, *empty, *empty, None, bias], numbers, 3, 3)
+        run(norm.add_norm, [got_x, y, weight, h, *empty, None, bias], numbers, 3, 3)
         ref_x = x + (y + bias if biased else y) if added else x
         assert_same_bits(got_x, ref_x)
         assert_same_bits(h, norm.normalize_numpy(ref_x, weight, n, 1e-5))
@@ -108,8 +111,8 @@ def test_swiglu_equals_its_twin(width, biased):
     rng = np.random.default_rng([width, biased])
     gate, up, gate_bias, up_bias = (rng.standard_normal((2, width)).astype(np.float32) * 30 for _ in range(4))
     h = np.empty_like(gate)
-    empty = arrays(2, width, 32)
-    buffers = [gate, up, h, gate_bias[0].copy(), up_bias[0].copy(), *empty, *empty]
+    empty = [*arrays(2, width, 32), *arrays(2, width, 256)]
+    buffers = [gate, up, h, gate_bias[0].copy(), up_bias[0].copy(), *empty]
     run(swiglu.swiglu, buffers, [width, width * 4, 0, biased], 2 * -(-width // 256), 2)
     g = gate + gate_bias[0] if biased & 1 else gate
     u = up + up_bias[0] if biased & 2 else up

@@ -8,7 +8,7 @@ import pytest
 from kernel_runner import assert_same_bits
 
 from refquant.gguf import FORMATS, dequantize
-from runtime.kernels import PRODUCTS, activations, bf16, gemm
+from runtime.kernels import PRODUCTS, activations, bf16, gemm, gemm_super
 from runtime.packing import pack
 from runtime.program import Program
 from runtime.simd.memory import overruns
@@ -78,16 +78,17 @@ def multiply(crew: Crew, name: str, w: np.ndarray, x: tuple, many: bool, tokens:
     """The first `tokens` of x through the kernels of a prompt or of one token: (tokens, rows)."""
     product, (rows, n), stride = PRODUCTS[name], (len(w), x[0].shape[1]), padded(len(w))
     packed = pack(w.view(np.uint8).reshape(rows, -1), name, crew)
-    y = np.full((len(x[0]), stride), np.nan, np.float32)
+    y, panels = np.full((len(x[0]), stride), np.nan, np.float32), np.zeros(THREADS * gemm.PANEL, np.uint8)
+    kernel = product.matmul if many else product.matvec
     if name in BLOCK_TYPES:
         codes, e, sums, halves = x
-        panels = np.zeros(THREADS * gemm.PANEL, np.uint8)
+        codes = activations.raised_numpy(codes) if kernel in gemm_super.RAISED else codes
         buffers = [packed, codes, e, halves if product.halves else sums, y, panels, product.tables]
         numbers = [n, stride * 4, product.unpack, product.bias, 0]
     else:
-        buffers, numbers = [packed, x[0], None, None, y, None], [n, stride * 4, 0, 0, n * x[0].itemsize]
+        buffers, numbers = [packed, x[0], None, None, y, panels], [n, stride * 4, 0, 0, n * x[0].itemsize]
     program = Program()
-    program.add(product.matmul if many else product.matvec, buffers, numbers, fixed=stride // 32)
+    program.add(kernel, buffers, numbers, fixed=stride // 32)
     crew.run(program.table(), 0, 1, tokens, 0)
     assert overruns.value == 0  # counted when REFQUANT_CHECKED is set
     assert np.isnan(y[tokens:]).all()
@@ -134,6 +135,12 @@ def test_the_product_of_a_prompt_equals_its_twin_at_every_length(crew, name, row
         assert np.isfinite(ref).all()
         for tokens in range(1, 14):
             assert_same_bits(multiply(crew, name, w, x, True, tokens), ref[:tokens])
+
+
+@pytest.mark.parametrize("name", ["Q8_0", "Q6_K", "F16"])
+def test_a_prompt_longer_than_a_window_equals_its_twin(crew, name):
+    w, x = case(name, 32, 512 + 256, gemm.WINDOW + 9)
+    assert_same_bits(multiply(crew, name, w, x, True, gemm.WINDOW + 9), twin(name, w, x))
 
 
 @pytest.mark.parametrize("name", BLOCK_TYPES)

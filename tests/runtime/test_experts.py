@@ -5,7 +5,7 @@ import pytest
 from kernel_runner import assert_same_bits, run
 
 from refquant.gguf import FORMATS, quantize
-from runtime.kernels import PRODUCTS, activations, experts
+from runtime.kernels import PRODUCTS, activations, experts, gemm
 from runtime.kernels.pack import GROUP, interleave_numpy
 from runtime.mixture import MixtureRows
 from runtime.products import product_record
@@ -129,13 +129,10 @@ def test_every_row_is_multiplied_with_its_own_expert(type_name, rows, many, thre
     places, _, firsts, owners = arranged(chosen, count, sort=many)
 
     x = rng.standard_normal((tokens * n_used, n), np.float32)
-    forms = {1: Form(len(x), n, 32), 2: Form(len(x), n, 256)}
-    for form, twin in ((1, activations.q8_0_numpy), (2, activations.q8_k_numpy)):
-        for array, values in zip(forms[form].arrays, twin(x)):
-            array[: values.size] = values.reshape(-1)
+    forms = encoded(x)
     y = np.full((len(x), padded(rows)), 7, np.float32)
     program, scratch = Program(), Scratch(firsts, owners, forms, threads)
-    panels = np.zeros(threads * 65536, np.uint8)
+    panels = np.zeros(threads * gemm.PANEL, np.uint8)
     MixtureRows(program, Sizes(count, n_used), scratch, panels, many).multiply(linear, x, y)
     crew = Crew(threads)
     try:
@@ -148,13 +145,20 @@ def test_every_row_is_multiplied_with_its_own_expert(type_name, rows, many, thre
     for row in range(len(x)):
         alone = np.zeros((1, padded(rows)), np.float32)
         own = Linear("w", type_name, rows, n, packed.reshape(count, -1)[owner[row]].copy(), None)
-        one = {1: Form(1, n, 32), 2: Form(1, n, 256)}
-        for form, twin in ((1, activations.q8_0_numpy), (2, activations.q8_k_numpy)):
-            for array, values in zip(one[form].arrays, twin(x[row : row + 1])):
-                array[: values.size] = values.reshape(-1)
-        kernel, buffers, numbers = product_record(own, x[row].copy(), alone, one, np.zeros(65536, np.uint8), many=False)
+        one, panels = encoded(x[row : row + 1]), np.zeros(gemm.PANEL, np.uint8)
+        kernel, buffers, numbers = product_record(own, x[row].copy(), alone, one, panels, many=False)
         run(kernel, buffers, numbers, own.groups)
         assert_same_bits(y[row, :rows], alone[0, :rows])
+
+
+def encoded(x: np.ndarray) -> dict[int, Form]:
+    """x (rows, n) in both 8-bit forms."""
+    forms = {}
+    for form, twin in ((activations.Q8_0, activations.q8_0_numpy), (activations.Q8_K, activations.q8_k_numpy)):
+        forms[form], parts = Form(*x.shape, form), twin(x)
+        for array, values in zip(forms[form].arrays, [*parts, activations.raised_numpy(parts[0])]):
+            array[: values.size] = values.reshape(-1)
+    return forms
 
 
 class Scratch:
