@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     report = None
     status = 0
     try:
-        theirs, about = worker.llama_cpp(arguments.llama_python, arguments.flash_attn)
+        theirs, about = worker.llama_cpp(arguments.llama_python, arguments.flash_attn, arguments.llama_lib)
         theirs.close()
         with worker.ours() as ours:
             report = Report(Surroundings.here(ours.ask("about"), about), arguments.repetitions)
@@ -128,7 +128,7 @@ def _n_ctx(tests: list[SpeedTest]) -> int:
 
 
 def _theirs(arguments: argparse.Namespace) -> Worker:
-    return worker.llama_cpp(arguments.llama_python, arguments.flash_attn)[0]
+    return worker.llama_cpp(arguments.llama_python, arguments.flash_attn, arguments.llama_lib)[0]
 
 
 def _read(path: Path, size: int, threads: int) -> float:
@@ -196,6 +196,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--first-token", type=int, default=5, metavar="N", help="processes to the first token (5; 0: none)")
     p.add_argument("--flash-attn", choices=("auto", "on", "off"), default="auto", help="of llama.cpp (auto)")
     p.add_argument("--llama-python", metavar="PATH", help="a Python that has llama_cpp (default: this one)")
+    p.add_argument(
+        "--llama-lib", type=Path, metavar="DIR", help="another build of llama.cpp's libraries for it to load"
+    )
     p.add_argument("--folder", type=Path, help="where random models are kept (default: the user's cache directory)")
     p.add_argument("--discard", action="store_true", help="delete each random model after its turn")
     p.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")

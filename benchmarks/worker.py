@@ -71,10 +71,13 @@ def ours(cache: str | None = None) -> Worker:
     return Worker("our_worker", variables={} if cache is None else {"REFQUANT_CACHE": cache})
 
 
-def llama_cpp(python: str | None, flash: str = "auto") -> tuple[Worker, dict[str, Any]]:
-    """llama.cpp under `python`, and what it says of itself. Raises QuantError where it is not installed."""
+def llama_cpp(python: str | None, flash: str = "auto", library: Path | None = None) -> tuple[Worker, dict[str, Any]]:
+    """llama.cpp under `python`, and what it says of itself. Raises QuantError where it is not installed.
+
+    library   directory of another build of llama.cpp's shared libraries, which llama-cpp-python takes for its own
+    """
     try:
-        worker = Worker("llama_worker", python)
+        worker = Worker("llama_worker", python, {} if library is None else {"LLAMA_CPP_LIB_PATH": str(library)})
     except OSError as error:
         raise QuantError(f"--llama-python {python}: {error.strerror}") from error
     try:

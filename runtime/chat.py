@@ -99,11 +99,16 @@ def run(arguments: Namespace, pipe: Pipe, began: float) -> int:
 
 def prepare(path: Path, arguments: Namespace, screen: "Screen") -> "Model":
     """The model, loaded if the memory suffices; on a terminal, what it will need."""
-    with screen.progress() as progress:
-        needs = loading.memory_needed(path, arguments)
-        if screen.interactive and not arguments.quiet:
-            screen.note(f"{path.name}: {needs}")
-        return loading.load_model(path, arguments, progress)
+    file = loading.open_file(path)
+    try:
+        with screen.progress() as progress:
+            needs = loading.memory_needed(file, arguments)
+            if screen.interactive and not arguments.quiet:
+                screen.note(f"{path.name}: {needs}")
+            return loading.load_model(file, arguments, progress)
+    except BaseException:
+        file.close()
+        raise
 
 
 def prompt_of(arguments: Namespace) -> str | None:

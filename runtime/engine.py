@@ -13,7 +13,7 @@ from runtime.cache import KVCache
 from runtime.compilation import prepare
 from runtime.graph import BATCH, Graph
 from runtime.kernels.kv_rows import ROWS
-from runtime.packing import Packing
+from runtime.packing import KERNELS, Packing
 from runtime.step import empty, follow, lead
 from runtime.workers import Crew
 
@@ -30,13 +30,16 @@ class Engine:
         self.weights = weights.load(file, config, self._packing)
 
     def prepare(self, progress: Callable[[str, int, int], None] | None = None) -> None:
-        """Pack and compile: what takes long, most of it without the interpreter."""
+        """Compile what no start before has compiled; then pack, and meanwhile read what is compiled."""
         config, kv_dtype = self._config, self._kv_dtype
-        self._packing.run(progress)
-        inv_freq = rope.inv_freq(config, self.weights.rope_freqs)
-        angles = rope.table(inv_freq, np.arange(self._n_ctx), rope.mscale(config))
-        prepare([lead, follow, empty, *Graph.kernels(config, self.weights, kv_dtype)], progress)
-        self.graph = Graph(config, self.weights, *map(_float32, angles), self.crew, kv_dtype, self._n_ctx)
+        needed = [*KERNELS, lead, follow, empty, *Graph.kernels(config, self.weights, kv_dtype)]
+        if not all(function.is_cached for function in needed):
+            prepare(needed, progress)
+        with self._packing.beside(progress):
+            prepare(needed, progress)
+            inv_freq = rope.inv_freq(config, self.weights.rope_freqs)
+            angles = rope.table(inv_freq, np.arange(self._n_ctx), rope.mscale(config))
+            self.graph = Graph(config, self.weights, *map(_float32, angles), self.crew, kv_dtype, self._n_ctx)
 
     def step(self, ids: np.ndarray, cache: KVCache, start: int, last: bool) -> np.ndarray:
         """Read `ids` at positions start.. of `cache`; logits (1 or len(ids), n_vocab) float32."""

@@ -9,9 +9,10 @@
 All without fastmath: the float order written in a kernel is the order it runs in, so that a kernel can equal its NumPy
 twin bit for bit. Nothing is compiled before it is needed.
 
-Numba's own cache looks at the one file that holds the function; a kernel that calls a function of another file would be
-reused after that file changed. The cache directory is therefore named by a hash of every source file of this package,
-the SIMD tier, the checked flag, the versions of Numba and llvmlite, the CPU and its features.
+A kernel calls functions of other files and has to be compiled again when one of those changes. The cache directory is
+therefore named by a hash of every source file of this package, the SIMD tier, the checked flag, the versions of Numba
+and llvmlite, the CPU and its features. In it lie object files (runtime.machine_code), and for functions of arrays the
+cache of Numba itself, which by its own means would look at one source file and not at the tier.
 
     REFQUANT_CACHE   the directory of all caches; default: the user's cache directory of this system, or a temporary
                      one where that cannot be written
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import llvmlite
 import llvmlite.binding
@@ -34,7 +36,13 @@ import numba
 from numba import types
 from numba.core import config
 
+from runtime import machine_code
+from runtime.machine_code import MachineCode
 from runtime.simd.tier import CHECKED, TIER
+
+if TYPE_CHECKING:
+    from numba.core.codegen import CodeLibrary
+    from numba.core.dispatcher import Dispatcher
 
 
 def user_cache_directory() -> Path:
@@ -77,6 +85,7 @@ def writable(directory: Path) -> Path:
 CACHE = writable(user_cache_directory() / f"kernels-{cache_key()}")
 
 
+UNCALLED = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _made: Counter[str] = Counter()
 
 
@@ -102,21 +111,33 @@ class Compiled:
         self.__doc__ = function.__doc__
 
     @cached_property
-    def code(self):
-        """Numba's object: with an `address` for kernels, to be called for entries."""
-        result = types.int64 if self.from_python else types.void
-        signature = result(*[types.int64] * self.arity)
+    def code(self) -> "MachineCode | Dispatcher":
+        """What can be called; for kernels it has an `address`."""
+        if self.signature is not None:
+            return self._for_arrays()
+        found = machine_code.read(self._place) or self._compiled()
+        return MachineCode(*found, self.arity, self.from_python)
+
+    def _for_arrays(self) -> "Dispatcher":
+        options = {"nogil": True, "cache": True, "boundscheck": CHECKED, "error_model": "numpy"}
         with _our_cache():
-            if self.signature is not None:
-                options = {"nogil": True, "cache": True, "boundscheck": CHECKED, "error_model": "numpy"}
-                code = numba.njit(self.signature, **options)(self.function)
-            elif self.from_python:
-                code = numba.njit(signature, nogil=True, cache=True)(self.function)
-            else:
-                code = numba.cfunc(signature, cache=True)(self.function)
-        self._mark.parent.mkdir(parents=True, exist_ok=True)
-        self._mark.touch()
+            code = numba.njit(self.signature, **options)(self.function)
+        self._place.parent.mkdir(parents=True, exist_ok=True)
+        self._place.touch()
         return code
+
+    def _compiled(self) -> tuple[str, bytes]:
+        """(name, object file), as the cache has them from now on."""
+        library, name = self.compile()
+        found = name, library.serialize_using_object_code()[2][0]
+        machine_code.write(self._place, *found)
+        return found
+
+    def compile(self) -> tuple["CodeLibrary", str]:
+        """Numba's library of the function and the name that the function has in it, whatever is cached."""
+        result = types.int64 if self.from_python else types.void
+        code = numba.cfunc(result(*[types.int64] * self.arity))(self.function)
+        return code._library, code.native_name
 
     @property
     def address(self) -> int:
@@ -129,10 +150,10 @@ class Compiled:
     @property
     def is_cached(self) -> bool:
         """Whether the code will come from the disk (or is here already)."""
-        return "code" in self.__dict__ or self._mark.exists()
+        return "code" in self.__dict__ or self._place.exists()
 
     @property
-    def _mark(self) -> Path:
+    def _place(self) -> Path:
         return CACHE / "compiled" / self.name.replace(":", ".")
 
 
@@ -163,13 +184,15 @@ def inlined(function: Callable) -> Callable:
     starts anew in every process: without the number, code that two processes wrote to the cache could bear one name
     for two functions, and the linker would call the one that was loaded first. Modules are imported in one order, so
     a number means the same function everywhere.
+
+    There is no way in from Python: making one for each would take a sixth of the time of compiling.
     """
-    return numba.njit(nogil=True)(_numbered(function))
+    return numba.njit(nogil=True, **UNCALLED)(_numbered(function))
 
 
 def inlined_as_c(function: Callable) -> Callable:
     """As `inlined`; a float divided by zero gives an infinity or a NaN, as in C, where Numba would raise."""
-    return numba.njit(nogil=True, boundscheck=CHECKED, error_model="numpy")(_numbered(function))
+    return numba.njit(nogil=True, boundscheck=CHECKED, error_model="numpy", **UNCALLED)(_numbered(function))
 
 
 def _numbered(function: Callable) -> Callable:

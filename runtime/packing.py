@@ -1,12 +1,15 @@
-"""Packing the matrices of a model: many in one program for the threads that will multiply them, with no Python between.
+"""Packing the matrices of a model: all in one program for the threads that will multiply them, with no Python between.
 
     file, mapped  ->  interleave (runtime.kernels.pack)  ->  arena      after every 32 MB those pages are let go
 
-The tokenizer is made at the same time and needs the interpreter; threads that came back to it after every matrix would
-wait for it each time.
+The interpreter is free meanwhile: the tokenizer is made and compiled kernels are read at the same time. Threads that
+came back to it after every matrix would wait for it each time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from mmap import PAGESIZE
 
 import numpy as np
 
@@ -15,14 +18,16 @@ from runtime.arena import Arena
 from runtime.kernels import PRODUCTS
 from runtime.kernels.pack import GROUP, interleave, plan, release
 from runtime.program import Program
+from runtime.step import DONE, TICKET
 from runtime.workers import Crew
 
+KERNELS = (interleave, release)
 RELEASE = 32 << 20  # bytes of the file between two releases: what loading holds beyond the packed weights
-RUN = 256 << 20  # bytes between two looks at the interpreter: progress is shown, Ctrl-C acts
+LOOK = 0.05  # seconds between two looks at how far it is
 
 
 class Packing:
-    """Matrices to be packed into `arena` by the threads of `crew`: `add` all of them, then `run`."""
+    """Matrices to be packed into `arena` by the threads of `crew`: `add` all of them, then `run`, or work beside it."""
 
     def __init__(self, crew: Crew, arena: Arena):
         self._crew, self._arena = crew, arena
@@ -30,8 +35,9 @@ class Packing:
 
     def _begin(self) -> None:
         self._program = Program()
-        self._runs: list[tuple[int, int]] = []  # (rows of the program, matrices) up to which each run goes
-        self._matrices = self._bytes = self._unreleased = 0
+        self._matrices: list[int] = []  # the rows of the program that end them
+        self._last = 0
+        self._unreleased = 0
         self._spans: list[tuple[int, int]] = []
 
     def add(self, data: np.ndarray, type_name: str, tensor: Tensor | None = None) -> np.ndarray:
@@ -40,25 +46,29 @@ class Packing:
         Bytes that are no pages of a file are packed at once, so that nobody need keep them.
         """
         rows, row_bytes = data.shape
-        groups = -(-rows // GROUP)
-        out = self._arena.take(groups * GROUP * row_bytes)
-        steps, block_bytes = plan(PRODUCTS[type_name].fields, row_bytes, FORMATS[type_name].block_bytes)
+        out = self._arena.take(-(-rows // GROUP) * GROUP * row_bytes)
         packing = self if tensor else Packing(self._crew, self._arena)
-        numbers = [rows, row_bytes, block_bytes, len(steps)]
-        packing._program.add(interleave, [data, steps, out], numbers, fixed=groups, beside=True)
+        step = max(GROUP, RELEASE // row_bytes // GROUP * GROUP)  # an output matrix is larger than all else at a time
+        for first in range(0, rows, step):
+            part = data[first : first + step]
+            packing._interleave(part, type_name, out[first * row_bytes : (first + step) * row_bytes])
+            if tensor is not None:
+                self._spans.append(_pages(part, *tensor.pages))
+                self._unreleased += part.nbytes
+            if self._unreleased >= RELEASE:
+                self._release()
         if tensor is None:
             packing.run()
-            return out
-        self._matrices += 1
-        self._bytes += data.nbytes
-        self._unreleased += data.nbytes
-        self._spans.append(tensor.pages)
-        if self._unreleased >= RELEASE:
-            self._release()
-        if self._bytes >= RUN:
-            self._runs.append((len(self._program), self._matrices))
-            self._bytes = 0
+        else:
+            self._matrices.append(self._last)
         return out
+
+    def _interleave(self, data: np.ndarray, type_name: str, out: np.ndarray) -> None:
+        rows, row_bytes = data.shape
+        steps, block_bytes = plan(PRODUCTS[type_name].fields, row_bytes, FORMATS[type_name].block_bytes)
+        self._last = len(self._program)
+        numbers = [rows, row_bytes, block_bytes, len(steps)]
+        self._program.add(interleave, [data, steps, out], numbers, fixed=-(-rows // GROUP), beside=True)
 
     def _release(self) -> None:
         if self._spans:
@@ -68,16 +78,39 @@ class Packing:
         self._spans, self._unreleased = [], 0
 
     def run(self, progress: Callable[[str, int, int], None] | None = None) -> None:
-        """Pack what was added, calling progress("load", matrices done, matrices)."""
+        """Pack what was added, calling progress("load", matrices, all of them)."""
+        with self.beside(progress):
+            pass
+
+    @contextmanager
+    def beside(self, progress: Callable[[str, int, int], None] | None = None) -> Iterator[None]:
+        """Pack what was added while the block runs, and wait for it at its end; an exception ends the packing too."""
         self._release()
-        self._runs.append((len(self._program), self._matrices))
-        table, total, first = self._program.table(), self._matrices, 0
-        for end, done in self._runs:
-            self._crew.run(table, first, end, 1, 0)
-            first = end
-            if progress is not None:
-                progress("load", done, total)
+        table, total = self._program.table(), len(self._matrices)
+        with ThreadPoolExecutor(1) as thread:
+            job = thread.submit(self._crew.run, table, 0, len(table), 1, 0)
+            try:
+                yield
+                while not wait([job], LOOK).done:
+                    if progress is not None:
+                        progress("load", np.count_nonzero(table[self._matrices, DONE // 8]), total)
+            except BaseException:
+                while not job.done():
+                    table[:, TICKET // 8] = 0  # the number of no job: the threads leave this one
+                    wait([job], LOOK)
+                self._crew.leave()
+                raise
+        job.result()
+        if progress is not None:
+            progress("load", total, total)
         self._begin()
+
+
+def _pages(part: np.ndarray, first: int, length: int) -> tuple[int, int]:
+    """Address and bytes of the pages that lie in `part` altogether, of those that may be let go."""
+    begin, end = part.ctypes.data, part.ctypes.data + part.nbytes
+    begin, end = max(first, -(-begin // PAGESIZE) * PAGESIZE), min(first + length, end // PAGESIZE * PAGESIZE)
+    return begin, max(0, end - begin)
 
 
 def pack(data: np.ndarray, type_name: str, crew: Crew) -> np.ndarray:

@@ -32,8 +32,7 @@ class Crew:
     def run(self, table: np.ndarray, first: int, end: int, tokens: int, start: int) -> None:
         """Run rows first..end of a table for `tokens` tokens at positions start..; returns when all of it is done."""
         if table is not self._table:
-            if self.threads > 1:
-                empty(self._address)
+            self.leave()
             self._table = table  # kept for as long as a follower may look at it
         with self._changed:
             self._jobs += 1
@@ -43,13 +42,18 @@ class Crew:
         if CHECKED and overruns.value:
             raise RuntimeError(f"a kernel left its buffers {overruns.value} times in rows {first}..{end}")
 
+    def leave(self) -> None:
+        """Wait until no helper is inside a job any more: after one that was given up its arrays may go then."""
+        if self.threads > 1:
+            empty(self._address)
+        self._table = None
+
     def _serve(self, thread: int) -> None:
         cores = first_threads()
         if len(cores) >= self.threads:
             os.sched_setaffinity(0, cores)  # of this thread: never two workers on the two halves of one core
         seen = 0
         while True:
-            seen = follow(self._address, thread, self.threads, seen, PATIENCE)
             with self._changed:
                 while self._jobs == seen and not self._closing:
                     self._parked += 1
@@ -57,6 +61,7 @@ class Crew:
                     self._parked -= 1
                 if self._closing:
                     return
+            seen = follow(self._address, thread, self.threads, seen, PATIENCE)
 
     def close(self) -> None:
         """Let the threads go; does nothing the second time."""

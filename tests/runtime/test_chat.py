@@ -9,7 +9,9 @@ import pytest
 from fake_model import FakeModel
 
 from refquant.errors import GGUFError, UnsupportedError
+from refquant.gguf import FORMATS
 from runtime import arguments, bundled, chat, loading
+from runtime.kernels import PRODUCTS
 
 
 def echo(prompt):
@@ -29,8 +31,9 @@ class Stdin(io.TextIOWrapper):
 
 def fake(monkeypatch, model):
     """Put `model` where the program would load one."""
-    monkeypatch.setattr(loading, "memory_needed", lambda path, arguments: "memory 1 B")
-    monkeypatch.setattr(loading, "load_model", lambda path, arguments, progress: model)
+    monkeypatch.setattr(loading, "open_file", lambda path: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(loading, "memory_needed", lambda file, arguments: "memory 1 B")
+    monkeypatch.setattr(loading, "load_model", lambda file, arguments, progress: model)
     monkeypatch.setattr(loading, "template_process", lambda: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(loading, "template_for", lambda model, source, process: model.template)
 
@@ -269,7 +272,7 @@ def test_a_model_without_a_template_is_refused_with_what_to_do(monkeypatch):
     ],
 )
 def test_what_goes_wrong_while_loading_is_told_in_one_line(command, monkeypatch, error, message):
-    def fail(path, arguments, progress):
+    def fail(file, arguments, progress):
         raise error
 
     fake(monkeypatch, None)
@@ -282,7 +285,7 @@ def test_what_goes_wrong_while_loading_is_told_in_one_line(command, monkeypatch,
 
 
 def test_a_defect_of_ours_is_not_hidden(monkeypatch):
-    def fail(path, arguments, progress):
+    def fail(file, arguments, progress):
         raise ModuleNotFoundError("No module named 'runtime.kernals'", name="runtime.kernals")
 
     fake(monkeypatch, None)
@@ -305,7 +308,25 @@ def test_a_reader_that_has_seen_enough_ends_the_program_quietly(command, monkeyp
 
 def sizes(monkeypatch, path, free):
     monkeypatch.setattr("refquant.memory.available", lambda: free)
-    return lambda *argv: loading.memory_needed(path, arguments.parse([str(path), *argv]))
+
+    def needed(*argv):
+        with loading.open_file(path) as file:
+            return loading.memory_needed(file, arguments.parse([str(path), *argv]))
+
+    return needed
+
+
+def test_the_types_without_kernels_are_those_that_are_counted_as_decoded():
+    assert FORMATS.keys() - PRODUCTS.keys() == loading.DECODED
+
+
+def test_a_refused_model_leaves_no_file_open(monkeypatch):
+    opened, open_file = [], loading.open_file
+    monkeypatch.setattr(loading, "open_file", lambda path: opened.append(open_file(path)) or opened[0])
+    monkeypatch.setattr("refquant.memory.available", lambda: 1 << 20)
+    assert chat.main([str(bundled.path()), "-p", "x"]) == 2
+    with pytest.raises(ValueError, match="the file is closed"):
+        _ = opened[0].tensors["token_embd.weight"].data
 
 
 def test_a_model_that_fits_is_announced(monkeypatch):

@@ -29,7 +29,7 @@ for types in ("Q8_0", "Q4_0", "Q4_K", "F16"):
         for token in ids[:5]:
             digest.update(session.read_all([token]).tobytes())
 from runtime.kernels import q4_0
-print(digest.hexdigest(), "zmm" in q4_0.matvec.code._library.get_asm_str() if tier_is_x86 else False)
+print(digest.hexdigest(), "zmm" in q4_0.matvec.compile()[0].get_asm_str() if tier_is_x86 else False)
 """
 
 
