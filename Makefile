@@ -2,6 +2,7 @@
 # make test       run the tests; ARGS="-k nf4" passes options on
 # make lint       check style and the arrows between the packages
 # make bench      measure against llama.cpp; ARGS="--llama-python PATH --types Q4_0" passes options on (hours without)
+# make bench-avx2       the same with AVX2 alone; LLAMA_AVX2 is a folder with a llama.cpp library built without AVX512
 # make bench-matvec    GB/s of each type for one token, against a plain read of as many bytes
 # make bench-formats   encode and decode of a matrix, against the fastest package of others; needs `make peers`
 # make bench-gptq      GPTQ of a layer, against gptqmodel and llm-compressor; PYTHON_PEERS names a Python that has them
@@ -45,6 +46,10 @@ lint: $(VENV)/test.stamp
 
 bench: $(VENV)/chat.stamp
 	$(RUN) -m benchmarks.against_llama_cpp $(ARGS)
+
+bench-avx2: $(VENV)/chat.stamp
+	@REFQUANT_SIMD=avx2 $(VENV)/bin/python -m benchmarks.against_llama_cpp --llama-lib $(LLAMA_AVX2) -p 256 -n 32 \
+	  --first-token 0 $(ARGS)
 
 bench-matvec: $(VENV)/chat.stamp
 	$(RUN) -m benchmarks.matvec $(ARGS)
@@ -122,4 +127,4 @@ $(VENV)/bin/pip:
 	  || { rm -rf $(VENV); echo "No virtual environment: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
 
 .PHONY: help chat test lint bench bench-matvec bench-quantize bench-formats bench-gptq peers conformance neon encoders-full readme
-.PHONY: clean vectors quality mutants bench-awq bench-pipeline method-peers
+.PHONY: clean vectors quality mutants bench-awq bench-avx2 bench-pipeline method-peers
