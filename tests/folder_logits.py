@@ -36,7 +36,8 @@ def read_folder(source: Path, folder: Path, layout: str) -> Layers:
     for name in checkpoint.tensors:
         layer = name.removesuffix(".weight")
         fields = {n[len(layer) + 1 :]: t.data for n, t in tensors.items() if n.startswith(f"{layer}.")}
-        fields.pop("bias", None)
+        for other in ("bias", "input_global_scale"):
+            fields.pop(other, None)
         if name.endswith(".weight") and set(fields) != {"weight"}:
             weights[name] = catalogue.unpack(fields, layout).dequantize()
             quantized.add(layer)

@@ -34,6 +34,7 @@ ARCHITECTURES = {
     "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
 }
+FILLED = ("llama", "mistral")  # transformers fills in head_dim, so that llama.cpp's converter writes it
 QWEN3_HEAD = 128  # the default of transformers' Qwen3Config
 _LAYER = {
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
@@ -97,10 +98,12 @@ def metadata(path: object, config: Mapping[str, Any]) -> dict[str, tuple[str, An
         "rope.freq_base": ("f32", fields.real("rope_theta", fields.real("rope_theta", 10000.0, rope))),
         "attention.layer_norm_rms_epsilon": ("f32", fields.real("rms_norm_eps", 1e-6)),
     }
-    head_dim = fields.whole("head_dim", QWEN3_HEAD if arch.startswith("qwen3") else 0)
+    width = fields.whole("hidden_size")
+    filled = width // heads if kind in FILLED and width % heads == 0 else 0
+    head_dim = fields.whole("head_dim", QWEN3_HEAD if arch.startswith("qwen3") else filled)
     if head_dim:
         found |= {"attention.key_length": ("u32", head_dim), "attention.value_length": ("u32", head_dim)}
-    found["rope.dimension_count"] = "u32", head_dim or fields.whole("hidden_size") // heads
+    found["rope.dimension_count"] = "u32", head_dim or width // heads
     found["vocab_size"] = "u32", fields.whole("vocab_size")
     found |= _scaling(fields, rope) | _experts(fields, kind)
     return {"general.architecture": ("str", arch)} | {f"{arch}.{key}": entry for key, entry in found.items()}

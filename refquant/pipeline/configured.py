@@ -99,4 +99,5 @@ def _arguments(scheme: Scheme, dynamic: bool) -> dict[str, object]:
         said |= dict.fromkeys(("scale_dtype", "zp_dtype"), "torch.uint8")
     if isinstance(rule, nvfp4.Rule):
         said |= {"strategy": "tensor_group"} | dict.fromkeys(("scale_dtype", "zp_dtype"), "torch.float8_e4m3fn")
+        said |= {"dynamic": "local", "observer": "static_minmax"} if dynamic else {}
     return said

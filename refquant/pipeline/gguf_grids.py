@@ -24,6 +24,16 @@ def base_type(file_type: str) -> str:
     return upper if upper in FORMATS and upper not in FILE_TYPES else lookup(file_type).base
 
 
+def type_of(weights: Scheme | None, activations: Scheme | None) -> str:
+    """The type that holds what a scheme makes. Raises SchemeError where none does, or inputs are to be rounded."""
+    found = next((name for name, grid in EXACT.items() if grid == str(weights)), None)
+    if found is None or activations is not None:
+        inputs = f" with inputs in {activations}" if activations else ""
+        known = ", ".join(f"{grid} ({name})" for name, grid in EXACT.items())
+        raise SchemeError(f"recipe: {weights}{inputs} as gguf, expected {known}, or a file type such as Q4_K_M")
+    return found
+
+
 def rounding_grid(file_type: str, method: str) -> Scheme:
     """The scheme whose codes are those of the type. Raises SchemeError where it is no grid of integers."""
     base = base_type(file_type)

@@ -22,7 +22,7 @@ import numpy as np
 
 from refquant.errors import SchemeError
 from refquant.gguf.file_types import Choices, Model, select
-from refquant.pipeline import architecture, work
+from refquant.pipeline import architecture, general, work
 from refquant.pipeline.executor import Executor
 from refquant.pipeline.gguf_grids import base_type
 from refquant.pipeline.huggingface import Checkpoint, open_checkpoint
@@ -59,7 +59,7 @@ def make(
             checkpoint, replace(recipe, modifiers=modifiers, layout="compressed-tensors"), made
         )
         source = open_checkpoint(made)
-    given = {"name": checkpoint.path.resolve().name.removesuffix(".gguf")} | dict(keywords)
+    given = {"name": general.title(checkpoint.path.resolve().name.removesuffix(".gguf"))} | dict(keywords)
     given |= {"executor": executor, "folder": folder, "progress": progress}
     resumed += convert_to_gguf(source, folder / output.name, recipe.file_type, **given)
     work.publish_file(folder, output.name, output)

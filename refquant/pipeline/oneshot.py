@@ -43,6 +43,7 @@ from refquant.pipeline.calibration import sequences
 from refquant.pipeline.checkpoint import Checkpoint
 from refquant.pipeline.configured import Stored, quantization_config
 from refquant.pipeline.executor import Executor, open_executor
+from refquant.pipeline.global_scales import is_global, merged
 from refquant.pipeline.huggingface import open_checkpoint
 from refquant.pipeline.part import Part
 from refquant.pipeline.recipe import Modifier, Recipe, read
@@ -81,7 +82,8 @@ def oneshot(
 ) -> Result:
     """Quantize `model`, a folder or a GGUF file, by `recipe` (recipe.py: a name, a file, a text, a dict) into `output`.
 
-    calibration  a text or JSONL file, or sequences of token ids (calibration.py); all methods but nearest need it
+    calibration  a text or JSONL file, or sequences of token ids (calibration.py); all methods but nearest need it, and
+                 inputs in NVFP4, which are left as they are without it
     encoders     for GGUF, as in `convert_to_gguf`
     gguf         for GGUF, more keywords of `convert_to_gguf`: choices, importance, name
     executor     "serial", "threads", "processes", "dask://HOST:PORT" or an Executor (executor.py)
@@ -93,6 +95,7 @@ def oneshot(
     start = time.monotonic()
     checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model)
     recipe, output = read(recipe), Path(output)
+    recipe = recipe if recipe.calibrated or calibration is not None else recipe.without_static_inputs()
     for warning in checkpoint.warnings:
         warnings.warn(warning, stacklevel=2)
     ids = _ids(checkpoint, recipe, calibration, samples, seq_len)
@@ -165,7 +168,7 @@ class _Run:
         """Every file, one after the other; how many were there."""
         found, count = 0, len(self.parts)
         missing = [part for part in self.parts if not part.path.is_file()]
-        plain = ((part, short, None) for part in missing for short in tasks.planned(part))
+        plain = ((part, short, None, None) for part in missing for short in tasks.planned(part))
         stream = None if self.hidden else self.executor.map(tasks.rounded_of, plain)
         for i, part in enumerate(self.parts):
             if part.path.is_file():
@@ -213,11 +216,16 @@ class _Run:
     def _needed_after(self, i: int) -> bool:
         """Whether a later part looks at the hidden states behind part i."""
         rest = self.parts[i + 1 :]
-        return any(part.is_block or self._wanted(part) for part in rest)
+        return any(part.is_block or self._wanted(part) or self._peaking(part) for part in rest)
 
     def _wanted(self, part: Part) -> frozenset[str]:
         """The layers whose Hessians are needed, of those that share an input the first."""
         chosen = (n for n in tasks.planned(part) if self.plan[part.layer(f"{n}.weight")][0].calibrated)
+        return frozenset(tasks.first(name) for name in chosen)
+
+    def _peaking(self, part: Part) -> frozenset[str]:
+        """The layers whose inputs get a scale from calibration, of those that share an input the first."""
+        chosen = (n for n in tasks.planned(part) if is_global(self.plan[part.layer(f"{n}.weight")][1].activations))
         return frozenset(tasks.first(name) for name in chosen)
 
     def _calibrated(self, part: Part) -> Iterator[list[tuple[str, str, np.ndarray]]]:
@@ -230,7 +238,11 @@ class _Run:
         if wanted:
             seen = self.executor.map(partial(tasks.observe, part, wanted), tasks.chunks(self.hidden))
             hessians = reduce(tasks.merged, seen)
-        items = ((name, hessians.get(tasks.first(name))) for name in tasks.planned(part))
+        peaks: Mapping[str, np.float32] = {}
+        if peaking := self._peaking(part):
+            peaks = reduce(merged, self.executor.map(partial(tasks.peaks, part, peaking), tasks.chunks(self.hidden)))
+        firsts = ((name, tasks.first(name)) for name in tasks.planned(part))
+        items = ((name, hessians.get(first), peaks.get(first)) for name, first in firsts)
         return self.executor.map(partial(tasks.rounded, part), items)
 
     def _scale(self, part: Part, modifier: Modifier) -> None:
@@ -275,7 +287,7 @@ def _folder_maker(ids: Sequence[np.ndarray], executor: Executor, progress: Progr
 
 
 def _ids(checkpoint: Checkpoint, recipe: Recipe, data: object, samples: int, seq_len: int) -> list[np.ndarray]:
-    if not recipe.calibrated:
+    if not recipe.calibrated and (data is None or not recipe.static_inputs):
         return []
     if data is None:
         raise QuantError("oneshot: calibration = None, expected a text or token ids for a recipe that looks at inputs")

@@ -85,7 +85,8 @@ class Part:
         """A quantized layer of the finished file."""
         file, start = safetensors_file.read(self.path), f"{layer}."
         arrays = {n[len(start) :]: t.data for n, t in file.tensors.items() if n.startswith(start)}
-        arrays.pop("bias", None)
+        for other in ("bias", "input_global_scale"):
+            arrays.pop(other, None)
         return catalogue.unpack(arrays, self.plan[layer][1].layout)
 
     def table(self, tokens: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from refquant import schemes
+from refquant import nvfp4, schemes
 from refquant.errors import SchemeError
 from refquant.pipeline import gguf_grids, llm_compressor, recipe_text
 from refquant.pipeline.spellings import Meaning, explain
@@ -85,6 +85,20 @@ class Recipe:
         """Whether inputs are needed."""
         return any(m.calibrated for m in self.modifiers)
 
+    @property
+    def static_inputs(self) -> bool:
+        """Whether inputs are rounded in a format that has a scale of all of them, found before."""
+        return any(_is_static(m.activations) for m in self.modifiers)
+
+    def without_static_inputs(self) -> "Recipe":
+        """The same with such inputs left as they are."""
+        modifiers = (replace(m, activations=None) if _is_static(m.activations) else m for m in self.modifiers)
+        return replace(self, modifiers=tuple(modifiers))
+
+
+def _is_static(scheme: Scheme | None) -> bool:
+    return scheme is not None and isinstance(scheme.rule, nvfp4.Rule)
+
 
 def matches(name: str, pattern: str) -> bool:
     """Whether a pattern (see the module) means the layer `name`. Raises SchemeError for a regex that is none."""
@@ -118,7 +132,7 @@ def read(
         modifiers = _with_method(modifiers, method)
     if ignore is not None:
         modifiers = tuple(replace(m, ignore=tuple(ignore)) for m in modifiers)
-    return replace(recipe, modifiers=modifiers, layout=layout or recipe.layout)
+    return _in_layout(replace(recipe, modifiers=modifiers), layout)
 
 
 def _read(said: object) -> Recipe:
@@ -148,7 +162,7 @@ def _from_mapping(said: dict[str, Any]) -> Recipe:
         layout = said.pop("layout", None)
         recipe = _joined([_from_ours(dict(entry)) for entry in _list(said.pop("modifiers"))])
         _no_rest("recipe", said)
-        return replace(recipe, layout=layout) if layout else recipe
+        return _in_layout(recipe, layout)
     if llm_compressor.is_theirs(said):
         return _joined([_from_ours(entry) for entry in llm_compressor.modifiers(said)])
     if "scheme" in said or "method" in said or "weights" in said:
@@ -164,16 +178,17 @@ def _from_ours(said: dict[str, Any]) -> Recipe:
     if "scheme" in given and explain(given["scheme"]).layout == "gguf":
         meaning = explain(given["scheme"])
         meaning = replace(meaning, method=given.get("method", meaning.method), options=tuple(said.items()))
-        return _to_gguf(meaning, given.get("ignore"), given.get("targets"), given.get("weights"))
+        recipe = _to_gguf(meaning, given.get("ignore"), given.get("targets"), given.get("weights"))
+        return _in_layout(recipe, given.get("layout"))
     if "weights" in given:
         meaning = Meaning(given["weights"], given.get("activations") or "")
     else:
         meaning = explain(given.get("scheme", given.get("method", "")))
-    layout = given.get("layout", meaning.layout)
-    meaning = replace(meaning, method=given.get("method", meaning.method), layout=layout)
+    meaning = replace(meaning, method=given.get("method", meaning.method))
     recipe = _from_meaning(meaning, given.get("ignore"), given.get("targets"))
     table = dict(meaning.options) | said
-    return replace(recipe, modifiers=tuple(_with_options(m, table) for m in recipe.modifiers))
+    recipe = replace(recipe, modifiers=tuple(_with_options(m, table) for m in recipe.modifiers))
+    return _in_layout(recipe, given.get("layout"))
 
 
 def _from_meaning(meaning: Meaning, ignore: Any, targets: Any = None) -> Recipe:
@@ -206,6 +221,21 @@ def _to_gguf(meaning: Meaning, ignore: Any = None, targets: Any = None, weights:
     ignored = _strings("ignore", ignore) if ignore is not None else ()
     modifier = Modifier(method, grid, None, wanted, ignored)
     return Recipe((_with_options(modifier, dict(meaning.options)),), "gguf", file_type)
+
+
+def _in_layout(recipe: Recipe, layout: str | None) -> Recipe:
+    """The recipe with another layout. GGUF takes a scheme that is one of its types, and rounds to nearest by itself."""
+    if layout in (None, recipe.layout):
+        return recipe
+    if recipe.layout == "gguf":
+        raise SchemeError(f"recipe: {recipe.file_type} as {layout}, expected a scheme such as int4-g128, or W4A16")
+    if layout != "gguf":
+        return replace(recipe, layout=layout)
+    kinds = {(m.weights, m.activations) for m in recipe.modifiers if m.method in ROUNDING}
+    if len(kinds) != 1:
+        raise SchemeError(f"recipe: {len(kinds)} formats as gguf, expected one, or a file type such as Q4_K_M")
+    kept = tuple(m for m in recipe.modifiers if m.method != "nearest")
+    return Recipe(kept, "gguf", gguf_grids.type_of(*kinds.pop()))
 
 
 def _with_options(modifier: Modifier, options: dict[str, Any]) -> Modifier:

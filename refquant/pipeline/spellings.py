@@ -67,7 +67,7 @@ NAMES: dict[str, Meaning] = {
     "MXFP4A16": Meaning(_MXFP4),
     "MXFP8": Meaning(_MXFP8, _MXFP8),
     "MXFP8A16": Meaning(_MXFP8),
-    "NVFP4": Meaning(_NVFP4, notes=("activations are left alone, as in NVFP4A16: their global scale is static",)),
+    "NVFP4": Meaning(_NVFP4, _NVFP4, notes=("without a calibration text activations are left alone, as in NVFP4A16",)),
     "NVFP4A16": Meaning(_NVFP4),
     "int8": Meaning("int8-channel"),
     "int4": Meaning("int4-g128"),

@@ -2,8 +2,9 @@
 
     observe    sequences -> the Hessians of their inputs, by layer            summed up over the chunks in their order
     inputs     sequences -> some rows of the inputs of layers, by layer       joined in the order of the chunks
+    peaks      sequences -> max|X| of the inputs of layers, by layer          the largest of the chunks
     scaled     inputs    -> the weights that AWQ or SmoothQuant changes
-    rounded    a layer and its Hessian -> the arrays of its layout
+    rounded    a layer, its Hessian, the peak of its inputs -> the arrays of its layout
     advance    sequences -> the same behind the block, as its file has it
 
 A chunk is a list of sequences, hidden states (tokens, n_embd) float32. `chunks` cuts by their number of tokens only.
@@ -19,7 +20,7 @@ from refquant.hessian import Hessian
 from refquant.layouts import catalogue, safetensors_file
 from refquant.models.norm import rms_norm
 from refquant.nearest import quantize as nearest
-from refquant.pipeline import block, moved, records, scaling
+from refquant.pipeline import block, global_scales, moved, records, scaling
 from refquant.pipeline.part import Part
 from refquant.pipeline.recipe import Modifier
 
@@ -43,21 +44,39 @@ def chunks(hidden: Chunk) -> list[Chunk]:
 
 def observe(part: Part, wanted: frozenset[str], chunk: Chunk) -> dict[str, Hessian]:
     """The Hessians of the inputs of `wanted`, layers that `first` names; behind the last block that of `lm_head`."""
-    checkpoint, found = part.checkpoint, {name: Hessian() for name in sorted(wanted)}
-    if not part.is_block:
-        norm = part.weight("model.norm.weight")
-        for x in chunk:
-            found["lm_head"].update(rms_norm(x, norm, checkpoint.model.rms_eps))
-        return found
+    found = {name: Hessian() for name in sorted(wanted)}
 
     def tap(name: str, X: np.ndarray) -> None:
         if name in found:
             found[name].update(X)
 
+    _feed(part, chunk, tap)
+    return found
+
+
+def peaks(part: Part, wanted: frozenset[str], chunk: Chunk) -> dict[str, np.float32]:
+    """max|X| of the inputs of `wanted`, layers that `first` names; 0 for an expert that no token reached."""
+    found = dict.fromkeys(sorted(wanted), np.float32(0))
+
+    def tap(name: str, X: np.ndarray) -> None:
+        if name in found and X.size:
+            found[name] = max(found[name], np.abs(X).max())
+
+    _feed(part, chunk, tap)
+    return found
+
+
+def _feed(part: Part, chunk: Chunk, tap: block.Tap) -> None:
+    """Show `tap` the inputs of all layers of a part; behind the last block that of `lm_head`."""
+    model = part.checkpoint.model
+    if not part.is_block:
+        norm = part.weight("model.norm.weight")
+        for x in chunk:
+            tap("lm_head", rms_norm(x, norm, model.rms_eps))
+        return
     weights, table = part.weights(), part.table(max(map(len, chunk)))
     for x in chunk:
-        block.forward(checkpoint.model, weights, x, table, tap)
-    return found
+        block.forward(model, weights, x, table, tap)
 
 
 def merged(sum_of: Mapping[str, Hessian], more: Mapping[str, Hessian]) -> Mapping[str, Hessian]:
@@ -86,21 +105,27 @@ def scaled(part: Part, modifier: Modifier, X: Mapping[str, np.ndarray]) -> dict[
     return scaling.scale(modifier, part.prefix, part.checkpoint.model, part.weights(), X)
 
 
-def rounded(part: Part, item: tuple[str, Hessian | None]) -> list[tuple[str, str, np.ndarray]]:
+def rounded(part: Part, item: tuple[str, Hessian | None, np.float32 | None]) -> list[tuple[str, str, np.ndarray]]:
     """(name, dtype, array) of what the layer with the short name item[0] becomes."""
-    short, H = item
+    short, H, peak = item
     layer = part.layer(f"{short}.weight")
     modifier, how = part.plan[layer]
     try:
         arrays = moved.moved(part, f"{short}.weight")
         if arrays is None:
             W = part.weight(f"{short}.weight")
+            fused = global_scales.is_global(how.scheme)
+            if fused:
+                W = global_scales.with_row(W, global_scales.shared(part, short))
             if modifier.calibrated and H is not None and H.count:
                 tensor = methods.METHODS[modifier.method](W, how.scheme, H, **dict(modifier.options))
             else:
                 tensor = nearest(W, how.scheme)
+            tensor = global_scales.without_row(tensor) if fused else tensor
             record = records.record(tensor, how.layout, part.checkpoint.dtype(f"{layer}.weight"))
             arrays = catalogue.pack(record, how.layout)
+        if peak is not None and global_scales.is_global(how.activations):
+            arrays = arrays | {global_scales.INPUT: global_scales.of_inputs(peak)}
     except TypeError as error:
         raise SchemeError(f"oneshot: options of {modifier.method}: {error}") from error
     except QuantError as error:
@@ -112,7 +137,7 @@ def rounded(part: Part, item: tuple[str, Hessian | None]) -> list[tuple[str, str
     ]
 
 
-def rounded_of(item: tuple[Part, str, Hessian | None]) -> list[tuple[str, str, np.ndarray]]:
+def rounded_of(item: tuple[Part, str, None, None]) -> list[tuple[str, str, np.ndarray]]:
     """`rounded` where items are of several parts."""
     return rounded(item[0], item[1:])
 

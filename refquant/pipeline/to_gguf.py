@@ -25,10 +25,11 @@ from refquant.gguf import FORMATS
 from refquant.gguf.file_types import FILE_TYPES, Choices, FileType, Model, file_order, lookup, needs_imatrix, select
 from refquant.gguf.writer import create
 from refquant.models import expected_tensors
-from refquant.pipeline import architecture, vocabulary, work
+from refquant.pipeline import architecture, general, vocabulary, work
 from refquant.pipeline.executor import Executor, Serial, open_executor
 from refquant.pipeline.gguf_tensors import Encoder, Slab, Source, bytes_of, encoded, slabs
 from refquant.pipeline.huggingface import Checkpoint, open_checkpoint
+from refquant.pipeline.json_file import read_json
 from refquant.pipeline.size_label import size_label
 
 GUESSED = 1024  # general.file_type of what has no number of its own
@@ -56,7 +57,7 @@ def convert_to_gguf(
     file_type        a file type ("Q4_K_M") or a type ("NVFP4") for all matrices; `choices` for single tensors
     encoders         {type: function(x (rows, n) float32, imatrix=None or (n,)) -> uint8 (rows, row bytes)}
     importance       {tensor of GGUF: (n,) or (experts, n)}, needed by the smallest types
-    name             general.name; the folder's where None
+    name             general.name; the folder's, as a title, where None
     with_vocabulary  False leaves the tokenizer out
     executor         where tensors are encoded; the bytes do not depend on it. Encoders of processes must be picklable
     folder           where unfinished work is left, and gone on with; None: a failure leaves nothing
@@ -103,10 +104,15 @@ def metadata(
     """{key: (type, value)} of the whole file."""
     said = architecture.metadata(checkpoint.path / "config.json", checkpoint.config)
     arch = said.pop("general.architecture")
+    if arch[1] != "llama":  # where llama.cpp's converter leaves them out: they say what the tensors say
+        for key in ("rope.dimension_count", "vocab_size"):
+            said.pop(f"{arch[1]}.{key}")
+    settings = checkpoint.path / "generation_config.json"
     entries: dict[str, tuple[str, object]] = {
         "general.architecture": arch,
         "general.type": ("str", "model"),
-        "general.name": ("str", name or checkpoint.path.resolve().name),
+        **(general.sampling(read_json(settings)) if settings.is_file() else {}),
+        "general.name": ("str", name or general.title(checkpoint.path.resolve().name.removesuffix(".gguf"))),
         "general.size_label": ("str", size_label(tensor_shapes(checkpoint))),
         **said,
         "general.file_type": ("u32", file_type.number),

@@ -150,7 +150,7 @@ def _byte_pairs(path: Path, tokenizer: Mapping[str, Any], n_vocab: int) -> Entri
             if re.fullmatch("<0x[0-9A-F]{2}>", text):
                 types[i] = TokenType.BYTE
             elif text == model.get("unk_token"):
-                types[i] = TokenType.UNKNOWN
+                types[i] = TokenType.CONTROL
         scores = _scores(tokens, merges, types)
         return _entries("llama", "default", tokens, types) | {"tokenizer.ggml.scores": ("arr[f32]", scores)}
     if not merges:
@@ -220,8 +220,7 @@ def _special(tokenizer: Mapping[str, Any], settings: Mapping[str, Any], config: 
         ids_by_text.setdefault(str(entry.get("content")), entry.get("id"))
     ids, added = {}, _template_adds(tokenizer, settings)
     for name in SPECIAL:
-        text = settings.get(f"{name}_token")
-        text = text.get("content") if isinstance(text, dict) else text
+        text = _content(settings, name)
         candidates = [ids_by_text.get(text) if isinstance(text, str) else None, config.get(f"{name}_token_id")]
         found = next((i for i in candidates if type(i) is int and 0 <= i < n), None)
         if found is not None:
@@ -240,15 +239,29 @@ def _template_adds(tokenizer: Mapping[str, Any], settings: Mapping[str, Any]) ->
         single = part.get("single") or []
         if part.get("type") == "ByteLevel":
             added = {"bos": False, "eos": False} | added
-        if part.get("type") != "TemplateProcessing" or len(single) < 2:
+        if part.get("type") != "TemplateProcessing":
             continue
-        for name, item in (("bos", single[0]), ("eos", single[-1])):
+        for name, item in (("bos", single[0]), ("eos", single[-1])) if len(single) > 1 else ():
             text = (item.get("SpecialToken") or {}).get("id")
-            wanted = settings.get(f"{name}_token")
-            wanted = wanted.get("content") if isinstance(wanted, dict) else wanted
             if text:
-                added[name] = text == wanted
+                added[name] = text == _content(settings, name)
+        between = _between(part.get("pair") or [])
+        if between:
+            ends = (_content(settings, "sep"), _content(settings, "eos"))
+            added["sep"] = (between[0] in ends and not added.get("eos")) or (len(between) == 2 and between[1] in ends)
     return added
+
+
+def _between(pair: list[dict[str, Any]]) -> list[str]:
+    """The special tokens that a template puts between the sequences A and B."""
+    names = [(item.get("Sequence") or {}).get("id") or (item.get("SpecialToken") or {}).get("id") for item in pair]
+    return names[names.index("A") + 1 : names.index("B")] if "A" in names and "B" in names else []
+
+
+def _content(settings: Mapping[str, Any], name: str) -> str | None:
+    """The text of a special token."""
+    text = settings.get(f"{name}_token")
+    return text.get("content") if isinstance(text, dict) else text
 
 
 def _template(path: Path, settings: Mapping[str, Any]) -> Entries:

@@ -3,11 +3,11 @@
 from refquant.report.figures import KINDS
 
 STYLE = """
-:root { --ink: #1c2024; --soft: #60666d; --line: #dfe3e8; --paper: #ffffff; --tile: #f5f7f9; --bar: #9ec5f4;
-  --edge: #10498a; --k0: #1f6fd0; --k1: #d9770a; --k2: #188a52; --k3: #b8336a; --k4: #7351c9; --k5: #0f8f9c;
-  --k6: #8a6d1d; --k7: #555e68; }
+:root { color-scheme: light dark; --ink: #1c2024; --soft: #60666d; --line: #dfe3e8; --paper: #ffffff;
+  --tile: #f5f7f9; --bar: #9ec5f4; --edge: #10498a; --k0: #1f6fd0; --k1: #d9770a; --k2: #188a52; --k3: #b8336a;
+  --k4: #7351c9; --k5: #0f8f9c; --k6: #8a6d1d; --k7: #555e68; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #9aa3ac; --line: #333a42; --paper: #15181c;
-  --tile: #1e2329; --bar: #2f5f96; --edge: #a9cdf7; --k0: #6aa9f5; --k1: #f2a649; --k2: #55c48c; --k3: #ee79a8;
+  --tile: #1e2329; --bar: #3a6ca8; --edge: #d6e8fc; --k0: #6aa9f5; --k1: #f2a649; --k2: #55c48c; --k3: #ee79a8;
   --k4: #ae94f2; --k5: #4fc6d2; --k6: #cfb45b; --k7: #a4adb6; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1080px; padding: 32px 24px 64px; background: var(--paper); color: var(--ink);

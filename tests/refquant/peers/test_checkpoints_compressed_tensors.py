@@ -8,6 +8,7 @@ nothing accumulates, and the perplexities agree to 1e-4.
 """
 
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from folder_logits import logits, perplexity, read_folder, text_sequences
 from tiny_checkpoints import write_tiny_checkpoint
 
 from refquant import quantize
+from refquant.layouts import safetensors_file
 from refquant.pipeline import convert_to_gguf, oneshot
+from refquant.rounding import narrow
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TOKENS = np.random.default_rng(7).integers(3, 250, (1, 48))
@@ -26,13 +29,15 @@ LAYOUTS = {
     "FP8": "float-quantized",
     "FP8_BLOCK": "float-quantized",
     "NVFP4": "nvfp4-pack-quantized",
+    "NVFP4A16": "nvfp4-pack-quantized",
     "MXFP4": "mxfp4-pack-quantized",
 }
 # The peer multiplies in bfloat16 what it unpacks of FP4, and its model of W4A16_ASYM expects zero points that are not
 # packed, so that folders of its own fail to load too; both load where it decodes weights at once.
-DECODED_AT_ONCE = ("W4A16_ASYM", "NVFP4")
+DECODED_AT_ONCE = ("W4A16_ASYM", "NVFP4A16")
+IN_BFLOAT16 = ("MXFP4", "NVFP4")  # where inputs are to be rounded it cannot decode at once
 ROUNDED_INPUTS = {"W8A8": "int8-token", "FP8": "fp8_e4m3fn-token", "FP8_BLOCK": "fp8_e4m3fn-g128"}
-ROUNDED_INPUTS |= {"MXFP4": "mxfp4@compressed-tensors"}
+ROUNDED_INPUTS |= {"MXFP4": "mxfp4@compressed-tensors", "NVFP4": "nvfp4@compressed-tensors"}
 
 
 def loaded(peer, folder, recipe: str = ""):
@@ -41,10 +46,10 @@ def loaded(peer, folder, recipe: str = ""):
     options = {}
     if recipe in DECODED_AT_ONCE:
         options["quantization_config"] = transformers.CompressedTensorsConfig(dequantize=True)
-    small = recipe == "MXFP4"
+    small = recipe in IN_BFLOAT16
     dtype = torch.bfloat16 if small else torch.float32
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options).eval()
-    if small:  # exact: bfloat16 holds every weight; they are unpacked when a first token comes
+    if small:  # weights are unpacked when a first token comes, and rounded: bfloat16 holds those of MXFP4
         computed(peer, model, np.array([[1]]))
         torch.nn.Module.float(model)
     return model
@@ -73,8 +78,8 @@ def sequences_of(shared, peer):
         ("tiny-llama", "W4A16", 1e-5),
         ("tiny-qwen2", "W4A16", 1e-5),
         ("tiny-qwen2", "W4A16_ASYM", 0.005),
-        ("tiny-llama", "NVFP4", 0.005),
-        ("tiny-qwen2", "NVFP4", 0.005),
+        ("tiny-llama", "NVFP4A16", 0.005),
+        ("tiny-qwen2", "NVFP4A16", 0.005),
     ],
 )
 def test_trained_models_with_rounded_weights_have_our_perplexity(
@@ -90,22 +95,26 @@ def test_trained_models_with_rounded_weights_have_our_perplexity(
 
 
 @pytest.mark.parametrize(
-    "model, recipe", [(m, r) for m in ("tiny-llama", "tiny-qwen2") for r in ("W8A8", "FP8")] + [("tiny-qwen2", "MXFP4")]
+    "model, recipe",
+    [(m, r) for m in ("tiny-llama", "tiny-qwen2") for r in ("W8A8", "FP8", "NVFP4")] + [("tiny-qwen2", "MXFP4")],
 )
 def test_trained_models_with_rounded_inputs_have_our_perplexity(
     peer, shared, sequences_of, tmp_path, monkeypatch, model, recipe
 ):
     peer("compressed_tensors")
     source, sequences = shared(f"models/{model}"), sequences_of(model)
-    oneshot(source, recipe, None, tmp_path / "q")
+    oneshot(source, recipe, sequences, tmp_path / "q")
     theirs = loaded(peer, tmp_path / "q", recipe)
     seen = watch(monkeypatch, theirs)
     got = perplexity(computed(peer, theirs, sequences), sequences)
     layers, differing, values = read_folder(source, tmp_path / "q", LAYOUTS[recipe]), 0, 0
+    exact = perplexity(logits(layers, sequences, lambda layer, i, X: seen[layer][i]), sequences)
+    if recipe in IN_BFLOAT16:
+        layers.weights.update({f"{n}.weight": narrow(layers.weights[f"{n}.weight"], "bfloat16") for n in seen})
 
     def rounded(layer: str, i: int, X: np.ndarray) -> np.ndarray:
         nonlocal differing, values
-        ref = quantize(X, ROUNDED_INPUTS[recipe]).dequantize()
+        ref = rounded_here(recipe, X, layer, tmp_path / "q")
         differing += int((np.abs(ref - seen[layer][i]) > 1e-5 * np.abs(ref)).sum())
         values += X.size
         return seen[layer][i]
@@ -114,6 +123,18 @@ def test_trained_models_with_rounded_inputs_have_our_perplexity(
     assert set(seen) == layers.quantized and got < 500
     assert differing < 1e-4 * values
     assert abs(got / ref - 1) < 1e-4
+    assert abs(got / exact - 1) < 0.005
+
+
+def rounded_here(recipe: str, X: np.ndarray, layer: str, folder: Path) -> np.ndarray:
+    """X as our own format rounds it, with the scale of all inputs that the folder has for the layer."""
+    given = {"scale": input_scale(folder, layer)} if recipe == "NVFP4" else {}
+    return quantize(X, ROUNDED_INPUTS[recipe], **given).dequantize()
+
+
+def input_scale(folder: Path, layer: str) -> np.ndarray:
+    files = [safetensors_file.read(file).tensors for file in folder.glob("*.safetensors")]
+    return next(tensors[name].data for tensors in files if (name := f"{layer}.input_global_scale") in tensors)
 
 
 def watch(monkeypatch, model) -> dict[str, np.ndarray]:
@@ -131,12 +152,12 @@ def watch(monkeypatch, model) -> dict[str, np.ndarray]:
     return seen
 
 
-@pytest.mark.parametrize("recipe, spelling", ROUNDED_INPUTS.items())
-def test_inputs_are_rounded_as_the_peer_rounds_them(peer, tmp_path, monkeypatch, recipe, spelling):
+@pytest.mark.parametrize("recipe", ROUNDED_INPUTS)
+def test_inputs_are_rounded_as_the_peer_rounds_them(peer, tmp_path, monkeypatch, recipe):
     """One layer, the same input on both sides: no bit differs."""
     peer("compressed_tensors")
     source = write_tiny_checkpoint(tmp_path / "m", "llama", n_embd=256, n_ff=256)
-    oneshot(source, recipe, None, tmp_path / "q")
+    oneshot(source, recipe, TOKENS, tmp_path / "q")
     model = loaded(peer, tmp_path / "q", recipe)
     computed(peer, model, TOKENS)  # unpacks the weights
     seen = watch(monkeypatch, model)
@@ -145,7 +166,8 @@ def test_inputs_are_rounded_as_the_peer_rounds_them(peer, tmp_path, monkeypatch,
     X[0, 0], X[0, 1, ::7] = 0, 448.0
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj(torch.tensor(X))
-    np.testing.assert_array_equal(quantize(X[0], spelling).dequantize(), seen["model.layers.0.mlp.up_proj"][0])
+    layer = "model.layers.0.mlp.up_proj"
+    np.testing.assert_array_equal(rounded_here(recipe, X[0], layer, tmp_path / "q"), seen[layer][0])
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])

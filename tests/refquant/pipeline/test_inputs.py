@@ -127,7 +127,7 @@ def test_a_gguf_file_opens_as_the_folder_that_it_was_made_of(tmp_path, kind):
     assert got.kind == ("llama" if kind == "mistral" else kind) and got.warnings == ()
     for name in source.tensors:
         np.testing.assert_array_equal(got.weight(name), source.weight(name), err_msg=name)
-    convert_to_gguf(got, tmp_path / "again.gguf", "F32", name="m")
+    convert_to_gguf(got, tmp_path / "again.gguf", "F32", name="M")
     assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "m.gguf").read_bytes()
 
 

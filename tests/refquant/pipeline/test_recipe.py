@@ -246,3 +246,17 @@ def test_a_scheme_with_targets_of_its_own_becomes_a_modifier_each():
     got = read(said)
     assert str(got.rounding("model.layers.0.mlp.down_proj").weights) == "int8-channel"
     assert str(got.rounding("model.layers.0.mlp.up_proj").weights) == "int4-g128"
+
+
+def test_a_scheme_becomes_the_type_of_gguf_that_holds_it_and_no_other():
+    assert read("int4-g32", layout="gguf") == read("Q4_0") == read({"scheme": "int4-g32", "layout": "gguf"})
+    got, ref = read("int8-g32", method="gptq", layout="gguf"), read("Q8_0", method="gptq")
+    assert (got.file_type, got.modifiers[0].weights) == (ref.file_type, ref.modifiers[0].weights)
+    for said, layout, message in (
+        ("W4A16", "gguf", r"int4-g128 as gguf, expected int4-g32 \(Q4_0\)"),
+        ("W8A8", "gguf", "with inputs in int8-token as gguf"),
+        ("Q4_K_M", "gptq", "Q4_K_M as gptq, expected a scheme"),
+        ([{"scheme": "W8A16", "targets": ["down_proj"]}, {"scheme": "W4A16"}], "gguf", "2 formats as gguf"),
+    ):
+        with pytest.raises(SchemeError, match=message):
+            read(said, layout=layout)
