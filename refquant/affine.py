@@ -37,7 +37,8 @@ Zero kinds  int and float as above; two more store a value of x (lo need not be 
             (unsigned codes; of signed ones h is taken off)
 Dialects    linear_dialects.py: the customs of other people's code, as values of the rule.
 Huge        hi - lo that overflows is computed as hi / n - lo / n; |scale| is held at 0.99 FLT_MAX / |q - zero_point|
-            of the outermost code, so that finite input decodes finite. A scale beyond float16 raises RangeError.
+            of the outermost code, so that finite input decodes finite. A scale beyond float16 raises RangeError, and so
+            do a group with min or mid whose ends or width are above 0.99 FLT_MAX: no float32 arithmetic decodes it.
 Source      Jacob et al. 2018, arXiv:1712.05877; ONNX QuantizeLinear, DynamicQuantizeLinear; torch.ao MinMaxObserver;
             Lin et al. 2023, arXiv:2306.00978 (AWQ), eq. 1; Rastegari et al. 2016, arXiv:1603.05279, sec. 3.1.
 """

@@ -94,10 +94,17 @@ def _symmetric(rows: np.ndarray, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _asymmetric(rows: np.ndarray, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-    """(hi - lo, the number of steps)."""
+    """(hi - lo, the number of steps). Raises RangeError where zero points in units of x leave float32."""
     lo, hi = _ends(rows, rule)
     with np.errstate(over="ignore"):
-        return hi - lo, np.full(len(rows), (1 << rule.bits) - 1, np.float32)
+        reach = hi - lo
+    widest = float(np.maximum(np.maximum(-lo, hi), reach).max())
+    if rule.zero_kind in IN_UNITS_OF_X and widest > LARGEST:
+        raise RangeError(
+            f"affine.encode: widest group = {lo.min():.6g}..{hi.max():.6g}, expected ends and a width up to "
+            f"{LARGEST:.6g} with zero_kind {rule.zero_kind!r}"
+        )
+    return reach, np.full(len(rows), (1 << rule.bits) - 1, np.float32)
 
 
 def _ends(rows: np.ndarray, rule: Rule) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from refquant import groups
 from refquant.errors import QuantError, RangeError
 from refquant.observers.parameters import require_same, rows_of
 
+MOST = 1 << 24  # bins that appending may lead to
 SMALLEST = -160  # exponent of the narrowest bins: below the smallest subnormal float32
 
 
@@ -73,10 +74,12 @@ class Magnitudes:
 
     def _grow(self, amax: float, at_least: float = 0.0) -> None:
         """Make room for amax, and the width no less than that of what is to be added."""
+        needed = math.ceil(amax / self.width)
+        if self.growth == "appending" and needed > MOST:
+            raise RangeError(f"Magnitudes.update: max|x| = {amax:.6g}, expected at most 2^24 bins of {self.width:.6g}")
         self.counts = np.zeros(self.bins, np.int64) if self.counts is None else self.counts
         self.largest = max(self.largest, amax)
         if self.growth == "appending":
-            needed = int(np.ceil(amax / self.width))
             self.counts = np.pad(self.counts, (0, max(0, needed - len(self.counts))))
             return
         needed = 2.0 ** math.frexp(self.largest / self.bins)[1]  # largest / bins < 2^exponent

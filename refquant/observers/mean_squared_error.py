@@ -14,7 +14,7 @@ Arithmetic x^ in float32 by the rule (grid.py), errors in float64: near-ties may
            of the sources.
 Merging    mean weighted by batches.
 torchao    mirrors the range: an asymmetric rule loses its advantage on data of one sign.
-Zero group keeps (0, 0): no error improves on another.
+Zero group keeps (0, 0): no error improves on another. Nor does one that is infinite: above 1e16 a range stays whole.
 Source     llm-compressor observers/mse.py (CPU path); IST-DASLab gptq quant.py; torchao AffineQuantizedMSEObserver. The
            norm 2.4 appears first in IST's code.
 """
@@ -127,5 +127,6 @@ def _error(rows: np.ndarray, grid: Grid, norm: float) -> np.ndarray:
         part = slice(row, row + step)
         of_part = Grid(grid.rule, column.scale[part], column.zero_point[part])
         x_hat = of_part.values(of_part.codes(rows[part]))
-        error[part] = (np.abs(rows[part] - x_hat) ** np.float32(norm)).sum(axis=1, dtype=np.float64)
+        with np.errstate(over="ignore"):  # of the power
+            error[part] = (np.abs(rows[part] - x_hat) ** np.float32(norm)).sum(axis=1, dtype=np.float64)
     return error

@@ -326,3 +326,17 @@ def test_every_group_may_be_given_its_scale():
 def test_static_refusals(rule, given, error, message):
     with pytest.raises(error, match=message):
         affine.encode(np.ones((2, 4)), rule, group(4), **given)
+
+
+@pytest.mark.parametrize("kind", ["min", "mid"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_zero_points_in_units_of_x_refuse_a_group_that_is_wider_than_float32(kind, signed):
+    rule = affine.Rule(4, signed=signed, symmetric=False, zero_kind=kind)
+    largest = np.finfo(np.float32).max
+    for row in ([-largest, 0, largest], [0, 0, largest], [-largest, 0, 0]):
+        with pytest.raises(RangeError, match="widest group"):
+            affine.encode(np.array([row], np.float32), rule, CHANNEL)
+    x = np.linspace(-0.49, 0.49, 33, dtype=np.float32)[None] * largest
+    codes, scale, zero = affine.encode(x, rule, CHANNEL)
+    error = np.abs(affine.decode(codes, scale, zero, CHANNEL, rule).astype(np.float64) - x)
+    assert (error <= 0.501 * scale).all()
