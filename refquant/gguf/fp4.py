@@ -91,13 +91,13 @@ def nearest_codes(x: np.ndarray, half_scale: np.ndarray) -> np.ndarray:
     for code in range(1, 8):
         off = np.abs(DOUBLED[code] * half_scale - size)
         codes[off < least] = code
-        least = np.minimum(off, least)
+        least = off  # which falls up to the nearest code and rises from there on
     return codes | (((x < 0) & (codes > 0)).astype(np.uint8) << np.uint8(3))
 
 
 def encode_ue4m3(x: np.ndarray) -> np.ndarray:
     """x >= 0 float32 -> bytes. Only the first of the bits that go decides, so that a half is rounded up."""
-    bits = np.minimum(x, np.float32(448)).view(np.int32)
+    bits = x.view(np.int32)
     normal = (bits >> 20) + ((bits >> 19) & 1) - (120 << 3)  # E and M of float32 in a row: a carry out of M enters E
     normal = np.where(normal < 15 << 3, normal, 0x7E)
     small = np.minimum(np.trunc(x * np.float32(512) + np.float32(0.5)), np.float32(7))  # units of 2^-9

@@ -39,7 +39,7 @@ def encode_f32(x: np.ndarray) -> np.ndarray:
 @np.errstate(all="ignore")
 def encode_f16(x: np.ndarray) -> np.ndarray:
     """Round half to even."""
-    return x[..., 0].astype(np.float32).astype(F16)
+    return x[..., 0].astype(F16)
 
 
 def encode_bf16(x: np.ndarray) -> np.ndarray:

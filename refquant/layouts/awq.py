@@ -157,7 +157,7 @@ def zeros_width(where: str, ins: int, group_size: int) -> int:
     """Words of 8 zero points of one output, padding included. Raises ShapeError: AutoAWQ has no other group sizes."""
     if group_size < 128 and group_size not in (32, 64):
         raise ShapeError(f"{where}: group_size = {group_size}, expected 32, 64, or 128 and more")
-    whole = 1 if group_size >= 128 else 128 // group_size
+    whole = -(-128 // group_size)
     wide = -(-(ins // group_size) // 8)
     return -(-wide // whole) * whole
 

@@ -36,7 +36,7 @@ import numpy as np
 
 from refquant import bits as streams
 from refquant.errors import QuantError, RangeError, ShapeError
-from refquant.layouts.arrays import LARGEST, Arrays, field
+from refquant.layouts.arrays import Arrays, field
 
 STATE = "weight.quant_state.bitsandbytes__"
 TYPES = ("nf4", "fp4")
@@ -44,6 +44,7 @@ ZERO = {"nf4": np.uint8(7), "fp4": np.uint8(0)}  # the code of 0
 STORAGE = ("uint8", "uint16", "bfloat16", "float16", "float32")
 INVERSE_127 = np.float32(7.874015718698502e-3)
 MAX_JSON = 1 << 16
+LARGEST = 1 << 40  # weights of a tensor; what claims more is hostile or broken
 
 
 @dataclass(frozen=True, slots=True, eq=False)

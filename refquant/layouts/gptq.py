@@ -130,8 +130,9 @@ def _packed_zeros(zero: np.ndarray, bits: int, version: str, carry: str) -> np.n
 
 def _bits_of(where: str, width: int, outs: int) -> int:
     """Bits of a field: outputs fill whole words, or, in files that pad, exactly one number of bits fits."""
-    if 32 * width % outs == 0 and 32 * width // outs in range(1, 9):
-        return 32 * width // outs
+    bits, rest = divmod(32 * width, outs)
+    if rest == 0 and bits in range(1, 9):
+        return bits
     fitting = [b for b in range(1, 9) if words.count(outs, b) == width]
     if len(fitting) != 1:
         wanted = f"32 * words / outputs to be 1 to 8, got {32 * width / outs:.3g}"

@@ -50,7 +50,7 @@ def unpack_nvfp4(arrays: Arrays, convention: str = "compressed-tensors") -> Floa
 def pack_nvfp4(floating: Floating, convention: str = "compressed-tensors") -> dict[str, np.ndarray]:
     """Write NVFP4. A tensor scale of the other convention becomes its reciprocal, rounded to float32.
 
-    Raises RangeError (another element, block or scale; a reciprocal of 0).
+    Raises RangeError (another element, block or scale; a reciprocal of 0), ShapeError (inputs that 16 does not divide).
     """
     where = f"microscaled.pack_nvfp4 ({convention})"
     data, tensor, divide = _nvfp4_names(convention)
@@ -75,7 +75,7 @@ def unpack_mxfp4(arrays: Arrays) -> Floating:
 
 
 def pack_mxfp4(floating: Floating) -> dict[str, np.ndarray]:
-    """Write mxfp4-pack-quantized. Raises RangeError (another element, block or scale)."""
+    """Write mxfp4-pack-quantized. Raises RangeError (another element, block or scale), ShapeError (whole blocks)."""
     _require("microscaled.pack_mxfp4", floating, "e2m1", "e8m0", (1, MX_BLOCK))
     return {"weight_packed": streams.pack(floating.codes, 4), "weight_scale": floating.scale}
 
@@ -89,7 +89,7 @@ def unpack_mxfp6(arrays: Arrays, element: str = "e2m3") -> Floating:
 
 
 def pack_mxfp6(floating: Floating) -> dict[str, np.ndarray]:
-    """Write FP6 codes. Raises RangeError (another element, block or scale)."""
+    """Write FP6 codes. Raises RangeError (another element, block or scale), ShapeError (whole blocks)."""
     if floating.element not in ("e2m3", "e3m2"):
         raise RangeError(f"microscaled.pack_mxfp6: element = {floating.element}, expected e2m3 or e3m2")
     _require("microscaled.pack_mxfp6", floating, floating.element, "e8m0", (1, MX_BLOCK))
@@ -104,7 +104,7 @@ def unpack_mxfp8(arrays: Arrays) -> Floating:
 
 
 def pack_mxfp8(floating: Floating) -> dict[str, np.ndarray]:
-    """Write mxfp8-quantized. Raises RangeError (another element, block or scale)."""
+    """Write mxfp8-quantized. Raises RangeError (another element, block or scale), ShapeError (whole blocks)."""
     _require("microscaled.pack_mxfp8", floating, "e4m3fn", "e8m0", (1, MX_BLOCK))
     return {"weight": floating.codes, "weight_scale": floating.scale}
 
@@ -143,8 +143,8 @@ def pack_fp8(floating: Floating) -> dict[str, np.ndarray]:
 def unpack_ggml(arrays: Arrays, type_name: str) -> Floating:
     """Read rows of ggml's MXFP4 or NVFP4 blocks; NVFP4 takes `scale` too, 1 where it is absent.
 
-    The bytes to which ggml and OCP give different values are refused with RangeError: MXFP4 0 and 255, NVFP4 0x7F and
-    bit 7; so the element and scale tables of Floating hold. Raises QuantError (missing, dtype), ShapeError.
+    The bytes to which ggml and OCP give different values are refused with RangeError: MXFP4 255, NVFP4 0x7F and bit 7;
+    so the element and scale tables of Floating hold. Raises QuantError (missing, dtype), ShapeError.
     """
     where = "microscaled.unpack_ggml"
     layout = _ggml(where, type_name)
@@ -177,7 +177,6 @@ def pack_ggml(floating: Floating, type_name: str) -> dict[str, np.ndarray]:
     outs, ins = floating.codes.shape
     if type_name == "MXFP4":
         _require(where, floating, "e2m1", "e8m0", (1, MX_BLOCK))
-        require_multiple(where, "in", ins, 32)
         blocks = np.zeros((outs, ins // 32), layout)
         if (floating.scale == 255).any():
             raise RangeError(f"{where}: a scale byte of 255, expected none: NaN becomes 2^127 in ggml")
@@ -224,6 +223,7 @@ def _require(where: str, floating: Floating, element: str, scale_dtype: str, blo
     got = (floating.element, floating.scale_dtype, floating.block)
     if got != (element, scale_dtype, block):
         raise RangeError(f"{where}: element, scale, block = {got}, expected {(element, scale_dtype, block)}")
+    require_multiple(where, "in", floating.codes.shape[1], block[1])
     if scale_dtype == "e8m0" and floating.tensor_scale is not None:
         raise RangeError(f"{where}: tensor_scale = {floating.tensor_scale}, expected none")
 

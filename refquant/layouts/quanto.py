@@ -21,7 +21,7 @@ Differs   HQQ cuts the same slabs, the first one in the high bits.
 import numpy as np
 
 from refquant.errors import RangeError, ShapeError
-from refquant.layouts.arrays import FLOATS, LARGEST, Arrays, field, floats, stored
+from refquant.layouts.arrays import FLOATS, Arrays, field, floats, stored
 from refquant.layouts.linear import Linear, integers, middle, neighbours
 
 DATA, SCALE, SHIFT = "weight._data", "weight._scale", "weight._shift"
@@ -38,7 +38,7 @@ def unpack(arrays: Arrays, shape: tuple[int, int] | None = None, bits: int | Non
         scale, dtype = floats(field(where, arrays, SCALE, FLOATS, (len(data), 1)))
         codes = (data.view(np.uint8)) ^ np.uint8(128)  # q + 128
         return Linear(codes, scale, middle(8, scale.shape), 8, data.shape[1], dtype)
-    if shape is None or len(shape) != 2 or min(shape) < 1 or shape[0] * shape[1] > LARGEST:
+    if shape is None or len(shape) != 2 or min(shape) < 1:
         raise RangeError(f"{where}: shape = {shape!r}, expected (out, in): packed slabs do not tell it")
     outs, ins = shape
     scales = field(where, arrays, SCALE, FLOATS, (None, 1))

@@ -78,8 +78,8 @@ def test_four_bit_codes_in_bytes_are_read_with_their_bits(linear, same):
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        ({"weight_shape": np.array([2**40, 2**40])}, ShapeError, "expected 2 lengths of at least 1, a product up to 2"),
-        ({"weight_shape": np.array([-64, 256])}, ShapeError, "expected 2 lengths"),
+        ({"weight_shape": np.array([2**40, 2**40])}, ShapeError, r"\(64, 32\), expected \(1099511627776, any"),
+        ({"weight_shape": np.array([-64, 256])}, ShapeError, "expected lengths of at least 1"),
         ({"weight_shape": np.array([64, 2**30])}, ShapeError, "32 words for 1073741824 inputs fit none"),
         ({"weight_shape": np.array([65, 256])}, ShapeError, r"\(64, 32\), expected \(65, any\)"),
         ({"weight_shape": np.array([64.0, 256.0])}, QuantError, "float64, expected int64 or int32"),
