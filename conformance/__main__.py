@@ -1,4 +1,4 @@
-"""The command line: `python -m conformance run|diff|list|generate|report`."""
+"""The command line: `python -m conformance run|all|diff|list|generate|mutants|report`."""
 
 import argparse
 import json
@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from conformance import adapters, backend_difference, generate, known, report, results, runner, vectors
+from conformance import adapters, backend_difference, generate, known, report, results, runner, survey, vectors
+from conformance.mutation import command as mutation
 from conformance.protocol import Unsupported
 from conformance.results import Results
 from refquant.errors import QuantError
@@ -16,12 +17,15 @@ examples
   python -m conformance list                                      the backends, and which of them can run here
   python -m conformance run --backend gguf_py                     all tests that gguf-py knows
   python -m conformance run --backend gguf_py --only 'gguf.Q4_0*' some of them
+  python -m conformance run --backend torch --device cuda         on an accelerator
   python -m conformance run --backend gguf_py --track last.json   what changed since, then the new record is kept
+  python -m conformance all --records FOLDER                      every backend that is here, a record each
   python -m conformance diff refquant gguf_py --only 'gguf.Q4_0*' in how many codes two backends part
   python -m conformance generate --check                          fails when a committed byte would change
+  python -m conformance mutants --only 'gguf/*'                   which faults of these files no vector notices
 
 exit status
-  0 everything as expected; 1 an unexpected outcome, or vectors that differ; 2 the command line is wrong
+  0 everything as expected; 1 an unexpected outcome, vectors that differ, too many mutants alive; 2 a wrong command line
 """
 
 
@@ -51,12 +55,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--backend", required=True, metavar="NAME", help=", ".join([*adapters.NAMES, "FILE.py", "jsonl:COMMAND"])
     )
+    run.add_argument("--device", default="", metavar="NAME", help="cuda, for backends that compute on an accelerator")
     run.add_argument("--only", default="*", metavar="GLOB", help="tests by full id, algorithm or algorithm:group")
     run.add_argument(
         "--track", type=Path, metavar="FILE", help="say what changed since the record in FILE, and update it"
     )
+    run.add_argument("--explain", action="store_true", help="show the known failures too, with their reasons")
     run.add_argument("--json", action="store_true", help="print the record")
     run.set_defaults(command=_run)
+    every = commands.add_parser("all", help="run the vectors against every backend that is here")
+    every.add_argument("--device", default="", metavar="NAME", help="cuda, for backends that compute on an accelerator")
+    every.add_argument("--only", default="*", metavar="GLOB", help="tests by full id, algorithm or algorithm:group")
+    every.add_argument("--records", type=Path, metavar="FOLDER", help="where the records of the runs are kept")
+    every.set_defaults(command=_all)
     diff = commands.add_parser("diff", help="compare two backends, code by code")
     diff.add_argument("a", metavar="A", help="a backend")
     diff.add_argument("b", metavar="B", help="another one")
@@ -68,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "--witness", nargs="*", default=[], type=Path, metavar="RECORD.json", help="records of `run --json`"
     )
     make.set_defaults(command=_generate)
+    mutation.add(commands)
     page = commands.add_parser("report", help="records of `run --json` as one HTML page")
     page.add_argument("records", nargs="+", type=Path, metavar="RECORD.json")
     page.add_argument("-o", required=True, type=Path, metavar="FILE.html", dest="output")
@@ -82,6 +94,14 @@ def _report(arguments: argparse.Namespace) -> int:
     os.replace(partial, arguments.output)
     print(f"{arguments.output}: {len(arguments.records)} backends")
     return 0
+
+
+def _all(arguments: argparse.Namespace) -> int:
+    wrong = False
+    for line, unexpected in survey.lines(arguments.only, arguments.records, arguments.device):
+        print(line, flush=True)
+        wrong |= unexpected
+    return int(wrong)
 
 
 def _diff(arguments: argparse.Namespace) -> int:
@@ -122,16 +142,17 @@ def _list_unwitnessed() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    adapter, tests = adapters.load(arguments.backend), list(vectors.select(arguments.only))
+    adapter, tests = adapters.load(arguments.backend, arguments.device), list(vectors.select(arguments.only))
+    label = adapters.label(arguments.backend, arguments.device)
     if not tests:
         raise QuantError(f"conformance: --only = {arguments.only!r}, expected a glob that some test matches")
     outcomes = tuple(runner.run(tests, adapter))
-    found = Results(arguments.backend, adapter.NAME, adapter.version(), outcomes, tuple(known.read(arguments.backend)))
+    found = Results(label, adapter.NAME, adapter.version(), outcomes, tuple(known.read(label)))
     notes = {flag: note for test in tests for flag, note in test.notes.items()}
     if arguments.json:
         print(json.dumps(found.to_json(), indent=1))
     else:
-        print("\n".join(results.lines(found, notes)))
+        print("\n".join(results.lines(found, notes, arguments.explain)))
     if arguments.track is not None:
         if arguments.track.exists():
             changed = results.changes(found, arguments.track)

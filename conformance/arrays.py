@@ -25,6 +25,8 @@ DTYPES = (
     "float64",
 )
 
+TAGS = {"int8": "I8", "int32": "I32", "int64": "I64", "uint8": "U8", "float16": "F16", "float32": "F32"}
+
 
 def to_json(array: np.ndarray, shared: "Shared | None" = None) -> dict[str, object]:
     """The inline spelling, or that of a shared tensor with the same bits. Raises QuantError for other dtypes."""
@@ -71,13 +73,18 @@ class Shared:
         """The file."""
         header, at = {}, 0
         for name, array in self.arrays.items():
-            if array.dtype != np.float32:
-                raise QuantError(f"conformance.arrays: {name} = {array.dtype}, expected float32")
-            header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+            if array.dtype.name not in TAGS:
+                raise QuantError(f"conformance.arrays: {name} = {array.dtype}, expected one of {', '.join(TAGS)}")
+            header[name] = {
+                "dtype": TAGS[array.dtype.name],
+                "shape": list(array.shape),
+                "data_offsets": [at, at + array.nbytes],
+            }
             at += array.nbytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        data = [np.ascontiguousarray(array, "<f4").tobytes() for array in self.arrays.values()]
+        little = (array.astype(array.dtype.newbyteorder("<"), copy=False) for array in self.arrays.values())
+        data = [np.ascontiguousarray(array).tobytes() for array in little]
         return b"".join([len(text).to_bytes(8, "little"), text, *data])
 
 

@@ -53,7 +53,7 @@ def _bits(got: np.ndarray, expect: Mapping[str, object]) -> str | None:
         return different
     if got.dtype.kind == "f":
         kind = f"u{got.dtype.itemsize}"
-        wrong = np.ascontiguousarray(got).view(kind) != np.ascontiguousarray(ref).view(kind)
+        wrong = got.copy("C").view(kind) != ref.copy("C").view(kind)  # ascontiguousarray gives a scalar an axis
     else:
         wrong = got != ref
     return _first(wrong, got, ref) if wrong.any() else None
@@ -77,7 +77,7 @@ def _ulp(got: np.ndarray, expect: Mapping[str, object]) -> str | None:
     different = _alike(got, ref)
     if different:
         return different
-    wrong = (_ordinal(got) - _ordinal(ref)).astype(object)
+    wrong = np.asarray(_ordinal(got) - _ordinal(ref), object)
     far = np.abs(wrong) > most
     far &= ~(np.isnan(got) & np.isnan(ref))
     far |= np.isnan(got) != np.isnan(ref)
@@ -87,7 +87,7 @@ def _ulp(got: np.ndarray, expect: Mapping[str, object]) -> str | None:
 
 def _ordinal(x: np.ndarray) -> np.ndarray:
     """Neighbouring floats have neighbouring integers; -0 and +0 have the same."""
-    bits = np.ascontiguousarray(x).view(f"i{x.dtype.itemsize}").astype(object)
+    bits = x.copy("C").view(f"i{x.dtype.itemsize}").astype(object)
     return np.where(bits < 0, -(bits + (1 << (8 * x.dtype.itemsize - 1))), bits)
 
 

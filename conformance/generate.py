@@ -12,11 +12,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from conformance import cases
 from conformance.adapters import refquant as oracle
 from conformance.arrays import Shared, to_json
-from conformance.cases import Case
-from conformance.cases.arrays import shared
+from conformance.cases import Case, bitsandbytes, calibrated, checkpoints, methods, products, steps, variants
+from conformance.cases import arrays as inputs
 from conformance.protocol import PASS, Refused
 from refquant.errors import QuantError
 
@@ -25,15 +27,30 @@ INPUTS = "inputs.safetensors"
 
 def build(subjects: Iterable[str] = cases.SUBJECTS) -> Iterator[tuple[Path, dict[str, object]]]:
     """(path below the root, content) of each vector file, without witnesses."""
-    common = Shared(shared(), f"../{INPUTS}")
+    common = Shared(_shared(), f"../{INPUTS}")
+    files: dict[str, dict[str, list[Case]]] = {}
+    notes: dict[str, dict[str, dict[str, str]]] = {}
     for subject in subjects:
         module = importlib.import_module(f"conformance.cases.{subject}")
-        files: dict[str, dict[str, list[Case]]] = {}
         for case in module.cases():
             files.setdefault(case.algorithm, {}).setdefault(case.group, []).append(case)
-        for algorithm, groups in files.items():
-            family, _, member = algorithm.partition(".")
-            yield Path(family) / f"{_file_name(member)}.json", _content(algorithm, groups, module.NOTES, common)
+            notes.setdefault(case.algorithm, {}).update(module.NOTES)
+    for algorithm, groups in files.items():
+        family, _, member = algorithm.partition(".")
+        yield Path(family) / f"{_file_name(member)}.json", _content(algorithm, groups, notes[algorithm], common)
+
+
+def _shared() -> dict[str, np.ndarray]:
+    return (
+        inputs.shared()
+        | methods.shared()
+        | calibrated.shared()
+        | products.shared()
+        | checkpoints.shared()
+        | bitsandbytes.shared()
+        | variants.shared()
+        | steps.shared()
+    )
 
 
 def _file_name(member: str) -> str:
@@ -65,12 +82,12 @@ def _test(case: Case, common: Shared) -> dict[str, object]:
         "flags": list(case.flags),
         "params": dict(case.params),
         "inputs": {name: to_json(array, common) for name, array in case.inputs.items()},
-        "expect": _expectation(case),
+        "expect": _expectation(case, common),
         "result": case.result,
     }
 
 
-def _expectation(case: Case) -> dict[str, object] | None:
+def _expectation(case: Case, common: Shared) -> dict[str, object] | None:
     try:
         outputs = oracle.run(case.algorithm, case.op, case.params, case.inputs)
     except Refused:
@@ -79,7 +96,14 @@ def _expectation(case: Case) -> dict[str, object] | None:
         return None
     if case.result == "invalid":
         raise QuantError(f"conformance.generate: {case.algorithm} {case.name} was accepted, expected a refusal")
-    return {name: {case.words.get(name, "bits"): to_json(array)} for name, array in outputs.items()}
+    return {name: _worded(case.words.get(name, "bits"), to_json(array, common)) for name, array in outputs.items()}
+
+
+def _worded(word: str | tuple[str, float], array: dict[str, object]) -> dict[str, object]:
+    if isinstance(word, str):
+        return {word: array}
+    metric, limit = word
+    return {"ulp": array, "n": limit} if metric == "ulp" else {"bound": metric, "max": limit, "ref": array}
 
 
 def text(content: dict[str, object]) -> str:
@@ -97,12 +121,12 @@ def text(content: dict[str, object]) -> str:
 
 def write(root: Path, witnesses: list[Mapping[str, object]], check: bool) -> list[str]:
     """Write or compare every file; returns a line for each that differs from what is committed."""
-    changed, made, data = [], set(), Shared(shared(), INPUTS).to_bytes()
+    changed, made, data = [], set(), Shared(_shared(), INPUTS).to_bytes()
     if not (root / INPUTS).exists() or (root / INPUTS).read_bytes() != data:
         changed.append(f"{INPUTS}: differs")
         if not check:
             root.mkdir(parents=True, exist_ok=True)
-            (root / INPUTS).write_bytes(data)
+            _replace(root / INPUTS, data)
     for relative, content in build():
         path = root / relative
         made.add(path)
@@ -114,14 +138,19 @@ def write(root: Path, witnesses: list[Mapping[str, object]], check: bool) -> lis
             changed.append(f"{relative}: {'differs' if path.exists() else 'is missing'}")
             if not check:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".partial")
-                partial.write_text(new, "utf-8")
-                os.replace(partial, path)
+                _replace(path, new.encode())
     for path in sorted(set(root.rglob("*.json")) - made):
         changed.append(f"{path.relative_to(root)}: has no case")
         if not check:
             path.unlink()
     return changed
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Atomically: who has the old file mapped keeps it."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)
 
 
 def _keep_witnesses(path: Path, content: dict[str, object]) -> None:

@@ -67,22 +67,36 @@ class Results:
         }
 
 
-def lines(results: Results, notes: dict[str, dict[str, str]]) -> Iterable[str]:
-    """A tally, then each unexpected outcome with what it breaks and a line that runs it again."""
+def lines(results: Results, notes: dict[str, dict[str, str]], explain: bool = False) -> Iterable[str]:
+    """A tally, then each unexpected outcome with what it breaks and a line that runs it again.
+
+    explain   each known failure as well, with its reason
+    """
     tally = results.tally()
     width = max([len(algorithm) for algorithm in tally] + [len("total")])
     yield f"{results.name} {results.version}"
     yield f"{'':{width}}" + "".join(f"{status:>8}" for status in STATUSES)
     total: Counter = Counter()
+    unknown = 0
     for algorithm, counts in tally.items():
         total.update(counts)
-        yield f"{algorithm:{width}}" + "".join(f"{counts[status]:8}" for status in STATUSES)
+        unknown += set(counts) == {SKIP}
+        if set(counts) != {SKIP}:
+            yield f"{algorithm:{width}}" + "".join(f"{counts[status]:8}" for status in STATUSES)
     yield f"{'total':{width}}" + "".join(f"{total[status]:8}" for status in STATUSES)
+    if unknown:
+        yield f"{unknown} algorithms that it has nothing for are not shown"
     for outcome in results.unexpected:
         effects = [f"[{flag}: {notes[flag]['effect']}]" for flag in outcome.flags if flag in notes]
         yield ""
         yield " ".join([f"{outcome.status.upper()} {outcome.test}: {outcome.reason}", *effects])
         yield f"     replay: python -m conformance run --backend {results.backend} --only '{outcome.test}'"
+    for outcome in results.outcomes if explain else ():
+        why = results.explanation(outcome)
+        if outcome.status in (FAIL, ERROR) and why is not None:
+            yield ""
+            yield f"KNOWN {outcome.test}: {outcome.reason}"
+            yield f"     {why.reason} [{why.link}]"
     for outcome in results.unexpected_passes:
         yield ""
         yield f"UNEXPECTED PASS {outcome.test}: known/{results.backend}.txt lists it as a failure"

@@ -9,15 +9,23 @@ NaN.
 from collections.abc import Mapping
 from fractions import Fraction
 
+import dialect_witness
+import layout_witness
+import method_witness
+import minifloat_witness
+import model_witness
 import naive
 import naive_floats
 import numpy as np
 
+from conformance.adapters import _refquant_variants as variants
 from conformance.protocol import Arrays, Unsupported
-from refquant import affine, groups, mx, scaled_minifloat
+from refquant import affine, fitted, groups, mx, nf4, nvfp4, scaled_minifloat
+from refquant.errors import QuantError
 from refquant.schemes import SCHEMES
 
 NAME = "naive.py (exact fractions)"
+RULES = {"nf4": nf4.RULE, "af4": SCHEMES["af4"].rule}
 LARGEST = Fraction(0.99 * float(np.finfo(np.float32).max))
 
 
@@ -27,20 +35,55 @@ def version() -> str:
 
 
 def run(algorithm: str, op: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
-    """Linear schemes, codebooks, small floats under a scale, microscaling and NVFP4 without a dialect."""
+    """Outputs; nothing is said about refusals, which are rules and no arithmetic."""
+    try:
+        return answer(algorithm, op, params, inputs)
+    except QuantError as why:
+        raise Unsupported(f"refusals: {why}") from why
+
+
+def answer(algorithm, op, params, inputs):
+    """By the family, a module each; here linear schemes, codebooks, scaled floats and microscaling by the book."""
     family, _, member = algorithm.partition(".")
+    if family == "layout":
+        return layout_witness.run(member, op, params, inputs)
+    if family == "bits" and op == "pack" and member in ("low", "high"):
+        width, flat = params["bits"], inputs["codes"].ravel().tolist()
+        fits = inputs["codes"].dtype.kind in "iu" and width in range(1, 9)
+        if not fits or any(not -(1 << (width - 1)) <= code < 1 << width for code in flat) or not inputs["codes"].ndim:
+            raise Unsupported("refusals")
+        packed = [naive.pack(row, width, member) for row in np.atleast_2d(inputs["codes"]).tolist()]
+        found = np.frombuffer(b"".join(packed), np.uint8)
+        return {"bytes": found.reshape(*inputs["codes"].shape[:-1], -1)}
+    if family == "gguf":
+        return model_witness.decode_blocks(member, op, inputs)
+    if family in ("product", "layer", "sampler", "model"):
+        return model_witness.run(member, op, params, inputs)
+    if family in ("observer", "method"):
+        return method_witness.run(family, member, op, params, inputs)
     if family == "minifloat":
-        return minifloat(member, op, params, inputs)
-    scheme = SCHEMES.get(member)
-    if family != "scheme" or scheme is None or scheme.dialect:
+        return minifloat_witness.run(member, op, params, inputs)
+    if family == "variant" and op != "size" and not set(inputs) & {"levels", "weights"}:
+        if params.get("scheme") or (op == "encode" and len(inputs) > 1):
+            raise Unsupported("scales that are given")
+        return of_scheme(variants._scheme(member, params), algorithm, op, params, inputs)
+    if family != "scheme" or member not in SCHEMES:
         raise Unsupported(f"{algorithm} {op}")
+    return of_scheme(SCHEMES[member], algorithm, op, params, inputs)
+
+
+def of_scheme(scheme, algorithm, op, params, inputs):
+    """encode and decode of a scheme, by the kind of its rule."""
+    if scheme.dialect or isinstance(scheme.rule, fitted.Rule | nvfp4.Rule) or _is_odd(scheme):
+        return dialect_witness.run(scheme, op, params, inputs)
     if op == "encode" and (not inputs["x"].size or not np.isfinite(inputs["x"]).all()):
         raise Unsupported("refusals")
+    rule = scheme.rule
     kinds = {
-        "linear": isinstance(scheme.rule, affine.Rule) and scheme.rule.zero_kind == "int",
-        "codebook": scheme.head in ("nf4", "af4") and not scheme.rule.double and scheme.rule.bounds is None,
-        "microscaled": isinstance(scheme.rule, mx.Rule),
-        "float": isinstance(scheme.rule, scaled_minifloat.Rule),
+        "linear": isinstance(rule, affine.Rule) and rule.zero_kind == "int" and (op == "decode" or _is_plain(rule)),
+        "codebook": scheme.head in ("nf4", "af4") and rule == RULES[scheme.head],
+        "microscaled": isinstance(rule, mx.Rule) and (op == "decode" or rule == mx.Rule(rule.element, rule.scale_rule)),
+        "float": isinstance(rule, scaled_minifloat.Rule) and (op == "decode" or rule.rounding == "half_even"),
     }
     if (
         op == "encode"
@@ -56,25 +99,15 @@ def run(algorithm: str, op: str, params: Mapping[str, object], inputs: Arrays) -
     raise Unsupported(f"{algorithm} {op}")
 
 
-def minifloat(member, op, params, inputs):
-    """Codes and values of a bare cast."""
-    if member not in naive_floats.FORMATS:
-        raise Unsupported(member)
-    values = naive_floats.magnitudes(member)
-    half = 1 << (sum(naive_floats.FORMATS[member][:2]))
-    if op == "decode":
-        codes = inputs["codes"]
-        magnitudes = [float(v) for v in values] + [None] * (half - len(values))
-        found = [magnitudes[c % half] for c in codes.tolist()]
-        if member.endswith("fnuz") or None in found:
-            raise Unsupported("codes that are no numbers")
-        return {"values": np.array([-v if c >= half else v for c, v in zip(codes.tolist(), found)], np.float32)}
-    x = inputs["x"]
-    fits = np.isfinite(x).all() and np.abs(x.astype(np.float64)).max() <= float(values[-1])
-    if not fits or member.endswith("fnuz"):
-        raise Unsupported("what overflows")
-    codes = [naive_floats.nearest(abs(Fraction(float(v))), values) for v in x]
-    return {"codes": np.array([c + half * bool(np.signbit(v)) for c, v in zip(codes, x)], np.uint8)}
+def _is_plain(rule):
+    """Whether naive.linear knows all that the rule says."""
+    known = {name: getattr(rule, name) for name in ("range_mode", "scale_dtype", "rounding")}
+    return rule.range_mode != "covering" and rule == affine.Rule(rule.bits, rule.signed, rule.symmetric, **known)
+
+
+def _is_odd(scheme):
+    """Float zero points, and small floats without a negative zero."""
+    return getattr(scheme.rule, "zero_kind", "int") == "float" or scheme.head.endswith("fnuz")
 
 
 def linear(scheme, x):

@@ -5,6 +5,7 @@ Nothing but the standard library and tests/naive.py is imported, and nothing is 
 
 from bisect import bisect_right
 from fractions import Fraction
+from functools import lru_cache
 
 from naive import FLT_MAX, round_integer, to_float
 
@@ -23,6 +24,7 @@ FORMATS = {
 }
 
 
+@lru_cache
 def magnitudes(name: str) -> list[Fraction]:
     """The finite values of a format without a sign, by code."""
     exponent_bits, mantissa_bits, bias, special = FORMATS[name]

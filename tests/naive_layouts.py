@@ -130,3 +130,32 @@ def ggml_block(codes, bits):
     qs = [codes[j] % 16 + codes[j + 16] % 16 * 16 for j in range(16)]
     fifth = sum((code >> 4) << i for i, code in enumerate(codes))
     return qs if bits == 4 else [*fifth.to_bytes(4, "little"), *qs]
+
+
+def unstream(rows, bits, count, word=32):
+    """The codes of rows of words, bit by bit: what `stream` packed."""
+    return [
+        [
+            sum((row[(i * bits + b) // word] >> (i * bits + b) % word & 1) << b for b in range(bits))
+            for i in range(count)
+        ]
+        for row in rows
+    ]
+
+
+def un_awq_gemm(rows, outs):
+    """Codes [out][k] of words [k][out / 8]."""
+    place = {0: 0, 2: 1, 4: 2, 6: 3, 1: 4, 3: 5, 5: 6, 7: 7}
+    return [[row[o // 8] >> 4 * place[o % 8] & 15 for row in rows] for o in range(outs)]
+
+
+def unslabs(packed, bits, count, high_first):
+    """The rows that `slabs` packed."""
+    slab_count = {8: 1, 6: 1, 5: 1, 4: 2, 3: 10, 2: 4, 1: 8}[bits]
+    height = len(packed)
+    rows = []
+    for r in range(count):
+        slab = r // height
+        shift = bits * (slab_count - 1 - slab if high_first else slab)
+        rows.append([word >> shift & (2**bits - 1) for word in packed[r % height]])
+    return rows

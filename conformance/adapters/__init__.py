@@ -1,6 +1,7 @@
 """The backends that vectors are run against, a module each; conformance.protocol says what one holds.
 
 load("gguf_py")           the adapter module of that name
+load("torch", "cuda")     the same, computing on that device; its known failures are in known/torch_cuda.txt
 load("./mine.py")         a module of your own
 load("jsonl:./program")   a program that speaks JSON lines
 NAMES                     the modules here
@@ -8,8 +9,10 @@ NAMES                     the modules here
 
 import importlib
 import importlib.util
+import os
 from pathlib import Path
 
+from conformance.adapters._device import VARIABLE
 from conformance.protocol import Adapter
 from refquant.errors import QuantError
 
@@ -17,8 +20,17 @@ NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not p
 PROGRAM = "jsonl:"
 
 
-def load(name: str) -> Adapter:
-    """The adapter called `name`. Raises QuantError with the names there are."""
+def label(name: str, device: str = "") -> str:
+    """What records and lists of known failures call a backend on a device."""
+    return f"{name}_{device}" if device and device != "cpu" else name
+
+
+def load(name: str, device: str = "") -> Adapter:
+    """The adapter called `name`, also as label() spells it. Raises QuantError with the names there are."""
+    if name not in NAMES and name.rpartition("_")[0] in NAMES:
+        name, _, device = name.rpartition("_")
+    if device:
+        os.environ[VARIABLE] = device
     if name.startswith(PROGRAM):
         return importlib.import_module("conformance.jsonl").Program(name.removeprefix(PROGRAM))
     if name.endswith(".py"):

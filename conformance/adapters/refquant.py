@@ -6,6 +6,11 @@ from importlib.metadata import version as installed
 
 import numpy as np
 
+from conformance.adapters import _refquant_methods as _methods
+from conformance.adapters import _refquant_records as _records
+from conformance.adapters import _refquant_text as _text
+from conformance.adapters import _refquant_variants as _variants
+from conformance.adapters import _sampling
 from conformance.protocol import Arrays, Refused, Unsupported
 
 NAME = "refquant"
@@ -82,12 +87,20 @@ def _pack(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str
     return dict(pack(Linear(**inputs, **params), member))
 
 
-def _unpack(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+def _record(member: str, params: Mapping[str, object], inputs: Arrays):
     from refquant.layouts import unpack
 
     told = {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
-    record = unpack(dict(inputs), member, **told)
+    return unpack(dict(inputs), member, **told)
+
+
+def _unpack(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    record = _record(member, params, inputs)
     return {"codes": record.codes, "scale": record.scale, "zero_point": record.zero_point}
+
+
+def _decode_layout(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    return {"values": _record(member, params, inputs).dequantize()}
 
 
 OPERATIONS: dict[tuple[str, str], Callable[[str, Mapping[str, object], Arrays], dict[str, np.ndarray]]] = {
@@ -97,6 +110,39 @@ OPERATIONS: dict[tuple[str, str], Callable[[str, Mapping[str, object], Arrays], 
     ("gguf", "decode"): _decode_gguf,
     ("layout", "pack"): _pack,
     ("layout", "unpack"): _unpack,
+    ("layout", "decode"): _decode_layout,
     ("minifloat", "encode"): _encode_minifloat,
     ("minifloat", "decode"): _decode_minifloat,
+    ("variant", "encode"): _variants.encode,
+    ("variant", "decode"): _variants.decode,
+    ("variant", "size"): _variants.size,
+    ("bits", "pack"): _variants.pack_bits,
+    ("bits", "unpack"): _variants.unpack_bits,
+    ("words", "pack"): _records.pack_words,
+    ("words", "unpack"): _records.unpack_words,
+    ("tensor", "pack"): _records.pack_tensor,
+    ("tensor", "unpack"): _records.unpack_tensor,
+    ("checkpoint", "write"): _records.write,
+    ("checkpoint", "read"): _records.read,
+    ("checkpoint", "weight"): _records.weight,
+    ("observer", "range"): _methods.observe,
+    ("levels", "table"): _methods.table,
+    ("method", "transform"): _methods.transform,
+    ("method", "quantize"): _methods.quantize,
+    ("method", "weight"): _methods.weight,
+    ("method", "prune"): _methods.prune,
+    ("method", "channel_scale"): _methods.channel_scale,
+    ("method", "encode"): _methods.encode_rows,
+    ("method", "product"): _methods.multiply_rows,
+    ("product", "matvec"): _methods.multiply_blocks,
+    ("layer", "rms_norm"): _text.rms_norm,
+    ("layer", "rope"): _text.rotate,
+    ("layer", "attention"): _text.attend,
+    ("layer", "swiglu"): _text.gated,
+    ("tokenizer", "encode"): _text.encode_text,
+    ("tokenizer", "decode"): _text.decode_text,
+    ("template", "render"): _text.render,
+    ("sampler", "candidates"): _sampling.candidates,
+    ("sampler", "draw"): _sampling.draw,
+    ("model", "logits"): _text.logits,
 }

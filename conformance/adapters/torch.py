@@ -1,9 +1,13 @@
-"""PyTorch itself: casts to its 8-bit floats, and the observers and quantized tensors of torch.ao."""
+"""PyTorch itself: casts to its 8-bit floats, layers of a decoder, observers and quantized tensors of torch.ao.
+
+Observers give ranges; the scale and the zero point that torch.ao makes of them are those of its dialect.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from conformance.adapters._device import device, of_torch
 from conformance.adapters._package import installed, refusals
 from conformance.protocol import Arrays, Unsupported
 
@@ -16,13 +20,18 @@ CASTS = {  # what a float beyond the largest becomes
 
 
 def version() -> str:
-    """Of the package."""
-    return installed("torch")
+    """Of the package, and the accelerator where there is one."""
+    return of_torch(installed("torch"))
 
 
 def run(algorithm: str, op: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
-    """Casts of `minifloat`; uint8-token@torch.ao."""
+    """Casts of `minifloat`; uint8-token@torch.ao; layers; observers."""
     family, _, member = algorithm.partition(".")
+    if family == "layer" and op in LAYERS:
+        version()
+        return {"y": LAYERS[op](params, inputs).float().cpu().numpy()}
+    if family == "observer" and member in ("min-max", "moving-average", "histogram"):
+        return _ranges(member, params, inputs)
     if family == "minifloat" and member in CASTS and params.get("overflow", CASTS[member]) == CASTS[member]:
         return _cast(member, op, inputs)
     if family == "scheme" and member in ("fp8_e4m3fn-cast", "fp8_e5m2-cast"):
@@ -38,8 +47,8 @@ def _cast(member: str, op: str, inputs: Arrays) -> dict[str, np.ndarray]:
 
     dtype = torch.float8_e8m0fnu if member == "e8m0" else getattr(torch, f"float8_{member}")
     if op == "decode":
-        return {"values": torch.tensor(inputs["codes"]).view(dtype).float().numpy()}
-    return {"codes": torch.tensor(inputs["x"]).to(dtype).view(torch.uint8).numpy()}
+        return {"values": torch.tensor(inputs["codes"], device=device()).view(dtype).float().cpu().numpy()}
+    return {"codes": torch.tensor(inputs["x"], device=device()).to(dtype).view(torch.uint8).cpu().numpy()}
 
 
 def _per_token(op: str, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -59,3 +68,63 @@ def _per_token(op: str, inputs: Arrays) -> dict[str, np.ndarray]:
         codes = torch.quantize_per_channel(x, scale, zero, 0, torch.quint8).int_repr()
     zero = zero[:, None].to(torch.uint8)
     return {"codes": codes.numpy(), "scale": scale[:, None].numpy(), "zero_point": zero.numpy()}
+
+
+def _ranges(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    version()
+    import torch
+    from torch.ao.quantization import observer as observers
+
+    by_channel, signed = str(params["scheme"]).endswith("-channel"), str(params["scheme"]).startswith("int")
+    names = {"min-max": "MinMaxObserver", "moving-average": "MovingAverageMinMaxObserver"}
+    name = names.get(member, "HistogramObserver").replace("MinMax", "PerChannelMinMax" if by_channel else "MinMax")
+    kind = f"per_{'channel' if by_channel else 'tensor'}_{'symmetric' if signed else 'affine'}"
+    settings = {"bins": params["bins"]} if member == "histogram" else {}
+    dtype = torch.qint8 if signed else torch.quint8
+    made = getattr(observers, name)(dtype=dtype, qscheme=getattr(torch, kind), **settings)
+    if member == "moving-average":
+        made.averaging_constant = params["constant"]
+    for i in range(len(inputs)):
+        batch = torch.tensor(inputs[f"batch{i}"])
+        if not torch.isfinite(batch).all():
+            raise Unsupported("NaN, which these observers take without a word")
+        made(batch)
+    lo, hi = made._non_linear_param_search() if member == "histogram" else (made.min_val, made.max_val)
+    scale, zero = made.calculate_qparams()
+    zero = zero.to(torch.int8 if signed else torch.uint8)
+    found = {"lo": lo, "hi": hi, "scale": scale, "zero_point": zero}
+    shape = (-1, 1) if by_channel else ()
+    return {name: array.reshape(shape).numpy() for name, array in found.items()}
+
+
+def _given(inputs: Arrays) -> dict[str, object]:
+    import torch
+
+    return {name: torch.tensor(array, device=device()) for name, array in inputs.items()}
+
+
+def _rms_norm(params: Mapping[str, object], inputs: Arrays):
+    import torch
+
+    x, weight = (_given(inputs)[name] for name in ("x", "weight"))
+    return torch.nn.functional.rms_norm(x, weight.shape, weight, params["eps"])
+
+
+def _attention(params: Mapping[str, object], inputs: Arrays):
+    import torch
+
+    q, k, v = (_given(inputs)[name].transpose(0, 1)[None] for name in ("q", "k", "v"))
+    tokens, context = q.shape[2], k.shape[2]
+    seen = torch.ones(tokens, context, dtype=torch.bool, device=q.device).tril(context - tokens)
+    y = torch.nn.functional.scaled_dot_product_attention(q, k, v, seen, scale=params["scale"], enable_gqa=True)
+    return y[0].transpose(0, 1).reshape(tokens, -1)
+
+
+def _swiglu(params: Mapping[str, object], inputs: Arrays):
+    import torch
+
+    given = _given(inputs)
+    return torch.nn.functional.silu(given["gate"]) * given["up"]
+
+
+LAYERS = {"rms_norm": _rms_norm, "attention": _attention, "swiglu": _swiglu}

@@ -11,7 +11,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Case:
-    """A test without its expectation. `words` says how outputs are compared where it is not by `bits`."""
+    """A test without its expectation.
+
+    words   how outputs are compared where it is not by `bits`: "exact", ("ulp", n), or (metric, max) for a bound
+    """
 
     algorithm: str  # "gguf.Q4_0"
     group: str
@@ -21,7 +24,30 @@ class Case:
     params: Mapping[str, object] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     result: str = "valid"  # invalid: the backend must refuse
-    words: Mapping[str, str] = field(default_factory=dict)  # output -> word
+    words: Mapping[str, str | tuple[str, float]] = field(default_factory=dict)  # by output
 
 
-SUBJECTS = ("schemes", "blocks", "minifloats", "layouts")
+SUBJECTS = (
+    "schemes",
+    "blocks",
+    "minifloats",
+    "layouts",
+    "observers",
+    "ranges",
+    "levels",
+    "methods",
+    "calibrated",
+    "products",
+    "layers",
+    "tokenizers",
+    "templates",
+    "samplers",
+    "models",
+    "variants",
+    "rules",
+    "steps",
+    "checkpoints",
+    "bit_streams",
+    "words",
+    "bitsandbytes",
+)

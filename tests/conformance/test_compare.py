@@ -27,6 +27,14 @@ def test_bits_names_the_first_place_and_the_count():
     assert mismatch(got, {"bits": ref}) == "2 of 4 differ, the first at [0, 1]: 0x02, expected 0x09"
 
 
+def test_scalars_are_compared_and_shown():
+    assert mismatch(F(1), {"bits": np.array(1, F)}) is None
+    why = mismatch(F(2), {"bits": np.array(1, F)})
+    assert why == "1 of 1 differ, the first: 2.0 (0x40000000), expected 1.0 (0x3f800000)"
+    assert mismatch(F(1), {"ulp": np.array(1, F), "n": 0}) is None
+    assert "expected -0.0" in mismatch(F(0), {"bits": np.array(-0.0, F)})
+
+
 def test_exact_looks_at_values_only():
     ref = f32(0.0, np.nan, 1.5)
     assert mismatch(np.array([-0.0, np.nan, 1.5]), {"exact": ref}) is None

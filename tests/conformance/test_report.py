@@ -61,7 +61,7 @@ def test_failures_are_shown_with_reason_effect_replay_and_bits(record):
     assert "&lt;one bit off&gt;" in page
     assert "<one bit off>" not in page
     assert "Known: a bit" in page
-    assert '<span class="known">1</span> <span class="bad">1</span>' in page
+    assert '<td class="bad" title="1 failed as known, 1 failed">1 + 1</td>' in page
     assert "Ties go another way" in page
     assert "--backend off --only &#x27;gguf.Q8_0:encode/tie&#x27;" in page
     (bits,) = [o["bits"] for o in record["outcomes"] if o["test"].endswith("tie")]
