@@ -107,4 +107,8 @@ def cases() -> Iterator[Case]:
 
 
 def _short(value: object) -> str:
+    return "_".join(f"{v:g}" for v in value) if isinstance(value, list) and len(value) <= 3 else _long(value)
+
+
+def _long(value: object) -> str:
     return f"{len(value)}-from-{value[0]:g}" if isinstance(value, list) else str(value)

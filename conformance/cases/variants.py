@@ -215,7 +215,7 @@ def _dialects() -> Iterator[Case]:
 def _shapes() -> Iterator[Case]:
     rng = np.random.default_rng(3)
     arrays = {
-        f"{'x'.join(map(str, shape))}": rng.standard_normal(shape, np.float32)
+        "x".join(map(str, shape)) or "scalar": rng.standard_normal(shape, np.float32)
         for shape in ((), (8,), (4, 6), (6, 4), (2, 4, 6), (1, 1), (3, 0))
     }
     for word in (

@@ -69,7 +69,10 @@ def test_vocabularies_and_templates_are_those_of_the_tests():
                 assert path.read_bytes() == (DATA / kind / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("pattern", ["layer.*", "sampler.*", "layout.awq-*", "method.gptq", "observer.min-max"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["layer.*", "sampler.*", "layout.awq-*", "method.gptq:quantize", "method.gptq@ist:layers", "observer.min-max:int8"],
+)
 def test_the_exact_witness_agrees(pattern):
     import exact_witness
 

@@ -52,7 +52,8 @@ def test_a_program_in_c_decodes_q8_0_bit_for_bit(tmp_path):
     statuses = {o.test.partition(":")[2].partition("/")[0]: set() for o in outcomes}
     for outcome in outcomes:
         statuses[outcome.test.partition(":")[2].partition("/")[0]].add(outcome.status)
-    assert statuses == {"decode": {"pass"}, "encode": {"skip"}, "refuse": {"skip"}}
+    assert statuses.pop("decode") == {"pass"}
+    assert set.union(*statuses.values()) == {"skip"}
 
 
 def test_answers_become_outputs_skips_refusals_and_errors(program):
