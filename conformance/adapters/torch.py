@@ -75,6 +75,8 @@ def _ranges(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[s
     import torch
     from torch.ao.quantization import observer as observers
 
+    if params["scheme"] not in ("int8", "uint8", "int8-channel", "uint8-channel") or "merge" in params:
+        raise Unsupported("an observer that is merged, or for other than 8 bits a tensor or a channel")
     by_channel, signed = str(params["scheme"]).endswith("-channel"), str(params["scheme"]).startswith("int")
     names = {"min-max": "MinMaxObserver", "moving-average": "MovingAverageMinMaxObserver"}
     name = names.get(member, "HistogramObserver").replace("MinMax", "PerChannelMinMax" if by_channel else "MinMax")
