@@ -104,7 +104,13 @@ OPEN = (
     ("nearest nvfp4 nvfp4 rotated", "nearest nvfp4 nvfp4"),
     ("nearest uint4-g64-f16", "nearest nf4"),
 )  # what the papers leave open, reported and not asserted
-EXCEPTIONS: dict[tuple[str, str], str] = {}  # (less, more) -> why it is the other way round here
+EXCEPTIONS: dict[tuple[str, str], str] = {  # (less, more) -> why it is the other way round here
+    ("gptq uint3-g64-f16 order=activation", "gptq uint3-g64-f16"): (
+        "On tiny-qwen2 activation order lowers the layer error by 1.6 % and leaves the divergence as it is, so that "
+        "there is no gain to see; 2.5 standard errors the other way are one such gap among 142, as chance alone would "
+        "give. On tiny-llama it lowers the layer error by 6 % and the perplexity with it."
+    ),
+}
 
 
 def verdicts(results: Mapping[str, Any], pairs: tuple[tuple[str, str], ...] = PAIRS) -> list[Verdict]:
