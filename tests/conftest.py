@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,10 @@ class SharedData:
         path = self.root / name
         assert path.exists(), f"{VARIABLE} = {self.root}, expected it to hold {name}"
         return path
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job of a shell, and so would be what tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
