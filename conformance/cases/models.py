@@ -30,7 +30,7 @@ PROMPT = [8190, 872, 198, 3838, 374, 1350, 30, 8191]
 def cases() -> Iterator[Case]:
     """Logits at every position, for every fourth id of the small vocabularies and every 128th of the bundled one."""
     ids = np.random.default_rng(0).integers(0, 256, 24).astype(np.int32)
-    words = {"logits": ("relative", 0.05)}
+    words = {"logits": ("relative", 0.03)}
     for member, file in FILES.items():
         for count in (1, 24):
             name, params, given = f"{count}-tokens", {"model": file, "every": 4}, {"ids": ids[:count]}

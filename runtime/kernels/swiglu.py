@@ -1,6 +1,6 @@
 """SwiGLU and the forms of its result: h = silu(gate) * up, silu(g) = g / (1 + exp(-g)).
 
-A unit is a token; a biased gate or up has its bias added first.
+A unit is 256 columns of a token: unit = token * ceil(width / 256) + part. A biased gate or up has its bias added first.
 
 Record   buffers 0 gate, 1 up, 2 h, 3 bias of gate, 4 bias of up, 5..8 codes e sums halves of Q8_0, 9..13 these and
          raised codes of Q8_K, 14 BF16; integers 32 width, 33 stride of gate and up in bytes, 34 forms, 35 biased (1
@@ -10,7 +10,7 @@ Source   Shazeer 2020, GLU Variants Improve Transformer, arXiv:2002.05202.
 
 import numpy as np
 
-from runtime.jit import kernel
+from runtime.jit import inlined, kernel
 from runtime.kernels.activations import BF16, Q8_0, Q8_K, encode_q8_0, encode_q8_k
 from runtime.kernels.bf16 import encode_bf16
 from runtime.kernels.exponential import exp, exp_numpy
@@ -18,9 +18,23 @@ from runtime.simd.memory import buffer, integer, load_f32x16, store_f32x16
 from runtime.simd.vectors import splat_f32
 
 
+@inlined
+def encode_forms(args, at, count):
+    """The forms that integer 34 asks for, of `count` values of h from number `at` on: at most 256, from a block on."""
+    h, forms = buffer(args, 2), integer(args, 34)
+    if forms & Q8_0:
+        e, sums, halves = buffer(args, 6), buffer(args, 7), buffer(args, 8)
+        encode_q8_0(h, at * 4, count, buffer(args, 5), at, e, sums, halves, at // 32)
+    if forms & Q8_K:
+        e, sums, halves, raised = buffer(args, 10), buffer(args, 11), buffer(args, 12), buffer(args, 13)
+        encode_q8_k(h, at * 4, count, buffer(args, 9), at, e, sums, halves, raised, at // 32)
+    if forms & BF16:
+        encode_bf16(h, at * 4, count, buffer(args, 14), at * 2)
+
+
 @kernel
 def swiglu(args, tokens, start, thread, lo, hi):
-    """A unit is 256 columns of one token: unit = token * ceil(width / 256) + part."""
+    """h and its forms."""
     gate, up, h, gate_bias, up_bias = (
         buffer(args, 0),
         buffer(args, 1),
@@ -28,7 +42,7 @@ def swiglu(args, tokens, start, thread, lo, hi):
         buffer(args, 3),
         buffer(args, 4),
     )
-    width, stride, forms, biased = integer(args, 32), integer(args, 33), integer(args, 34), integer(args, 35)
+    width, stride, biased = integer(args, 32), integer(args, 33), integer(args, 35)
     parts = (width + 255) // 256
     for unit in range(lo, hi):
         t, first = unit // parts, unit % parts * 256
@@ -42,54 +56,17 @@ def swiglu(args, tokens, start, thread, lo, hi):
                 u += load_f32x16(up_bias, first * 4 + i)
             minus = splat_f32(np.float32(0)) - g
             store_f32x16(h, to + i, g / (exp(minus) + np.float32(1)) * u)
-        code, block = t * width + first, (t * width + first) // 32
-        if forms & Q8_0:
-            encode_q8_0(h, to, count, buffer(args, 5), code, buffer(args, 6), buffer(args, 7), buffer(args, 8), block)
-        if forms & Q8_K:
-            encode_q8_k(
-                h,
-                to,
-                count,
-                buffer(args, 9),
-                code,
-                buffer(args, 10),
-                buffer(args, 11),
-                buffer(args, 12),
-                buffer(args, 13),
-                block,
-            )
-        if forms & BF16:
-            encode_bf16(h, to, count, buffer(args, 14), code * 2)
+        encode_forms(args, t * width + first, count)
 
 
 @kernel
 def encode(args, tokens, start, thread, lo, hi):
     """The forms of h as it is; units and record as in swiglu, of which 2 and 5.. are read."""
-    h, width, forms = buffer(args, 2), integer(args, 32), integer(args, 34)
+    width = integer(args, 32)
     parts = (width + 255) // 256
     for unit in range(lo, hi):
         t, first = unit // parts, unit % parts * 256
-        count = min(256, width - first)
-        code, block = t * width + first, (t * width + first) // 32
-        if forms & Q8_0:
-            encode_q8_0(
-                h, code * 4, count, buffer(args, 5), code, buffer(args, 6), buffer(args, 7), buffer(args, 8), block
-            )
-        if forms & Q8_K:
-            encode_q8_k(
-                h,
-                code * 4,
-                count,
-                buffer(args, 9),
-                code,
-                buffer(args, 10),
-                buffer(args, 11),
-                buffer(args, 12),
-                buffer(args, 13),
-                block,
-            )
-        if forms & BF16:
-            encode_bf16(h, code * 4, count, buffer(args, 14), code * 2)
+        encode_forms(args, t * width + first, min(256, width - first))
 
 
 def swiglu_numpy(gate: np.ndarray, up: np.ndarray) -> np.ndarray:

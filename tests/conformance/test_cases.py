@@ -71,7 +71,14 @@ def test_vocabularies_and_templates_are_those_of_the_tests():
 
 @pytest.mark.parametrize(
     "pattern",
-    ["layer.*", "sampler.*", "layout.awq-*", "method.gptq:quantize", "method.gptq@ist:layers", "observer.min-max:int8"],
+    [
+        "layer.*",
+        "sampler.*",
+        "layout.awq-*",
+        "method.gptq:quantize",
+        *(f"method.gptq@{dialect}:layers" for dialect in ("ist", "llm-compressor")),
+        *(f"observer.min-max:{group}" for group in ("int8", "uint8", "few-int3", "few-uint3")),
+    ],
 )
 def test_the_exact_witness_agrees(pattern):
     import exact_witness

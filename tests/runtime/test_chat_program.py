@@ -91,14 +91,6 @@ class Person:
             assert time.monotonic() < limit
             time.sleep(0.01)
 
-    def sees_the_prompt(self):
-        """Until the line editor listens: from then on Ctrl-C is a key and no signal."""
-        self.sees("> ")
-        limit = time.monotonic() + PATIENCE
-        while self.mode(termios.ICANON):
-            assert time.monotonic() < limit
-            time.sleep(0.01)
-
     def mode(self, flag):
         return bool(termios.tcgetattr(self.keys)[3] & flag)
 
@@ -137,17 +129,17 @@ def test_a_paste_while_an_answer_is_written_is_the_next_question(environment):
 
 def test_ctrl_c_stops_the_answer_and_twice_at_the_prompt_the_program(environment):
     with Person([*ENDLESS, "--seed", "1"], environment) as person:
-        person.sees_the_prompt()
+        person.sees("> ")
         person.type("Talk for ever.\r")
         person.waits_for_the_answer()
         person.sees(r"\n[^\r\n]{30}")
         assert not person.mode(termios.ECHO)
         person.type("\x03")
         person.sees(r"· stopped\s")
-        person.sees_the_prompt()
+        person.sees("> ")
         person.type("\x03")
         person.sees("Ctrl-C again")
-        person.sees_the_prompt()
+        person.sees("> ")
         person.type("\x03")
         assert person.sees_the_end() == 0
         assert person.mode(termios.ECHO)
