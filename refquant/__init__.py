@@ -23,6 +23,9 @@ Conventions, everywhere unless a docstring says otherwise in its first line
 model files.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from refquant.errors import (
     ContextFullError,
     GGUFError,
@@ -33,22 +36,26 @@ from refquant.errors import (
     ShapeError,
     UnsupportedError,
 )
-from refquant.groups import Granularity
-from refquant.presets import PRESETS, Preset
 from refquant.quantize import dequantize, quantize
-from refquant.schemes import SCHEMES, Scheme
-from refquant.tensor import QuantizedTensor
+
+if TYPE_CHECKING:
+    from refquant.groups import Granularity
+    from refquant.pipeline import oneshot
+    from refquant.presets import PRESETS, Preset
+    from refquant.schemes import SCHEMES, Scheme
+    from refquant.tensor import QuantizedTensor
 
 __version__ = "0.1.0"
 
+# Imported when they are asked for: whoever quantizes arrays loads no pipeline, whoever runs a model no formats.
+LATER = {"Granularity": "groups", "PRESETS": "presets", "Preset": "presets", "QuantizedTensor": "tensor"}
+LATER |= {"SCHEMES": "schemes", "Scheme": "schemes", "oneshot": "pipeline"}
+
 
 def __getattr__(name: str) -> object:
-    """`oneshot` is imported when it is asked for: whoever quantizes arrays does not load the pipeline."""
-    if name == "oneshot":
-        from refquant.pipeline import oneshot
-
-        return oneshot
-    raise AttributeError(f"module 'refquant' has no attribute {name!r}")
+    if name not in LATER:
+        raise AttributeError(f"module 'refquant' has no attribute {name!r}")
+    return getattr(import_module(f"refquant.{LATER[name]}"), name)
 
 
 __all__ = [

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from refquant import gguf
+from refquant.gguf.strings import Strings
 from refquant.memory import human
 
 FIRST = 6  # elements of an array that are shown
@@ -85,7 +86,7 @@ def printable(text: str, limit: int = 100) -> str:
 
 def _value(value: object, spelling: str) -> dict[str, object]:
     """One metadata entry; floats that JSON cannot write become strings."""
-    if not isinstance(value, list | np.ndarray):
+    if not isinstance(value, Strings | np.ndarray):
         return {"type": spelling, "value": _json(value)}
     first = value[:FIRST].tolist() if isinstance(value, np.ndarray) else value[:FIRST]
     return {"type": spelling, "count": len(value), "first": [_json(v) for v in first]}

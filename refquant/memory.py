@@ -14,12 +14,12 @@
                forms; 32 rows of logits; sin and cos of every position
                with experts, n_ff is the width of the shared one, or 0; batch * n_used rows of their own take
                4 (2 n_embd + 3 w) + 3 max(n_embd, w) bytes each, w being the width of an expert
-    program    118 MiB + 500 n_vocab
-               interpreter, NumPy, Numba and kernels read from the cache: 121.2 MiB resident with stories260K, less
-               3.2 MiB of weights and scratch. The vocabulary with the tokenizer built of it: 568.8 MiB resident with a
-               Qwen2.5 of one block and 151,936 entries, in Q8_0 after 1023 tokens, less 118 + 283.9 (weights)
-               + 1.0 (cache) + what its scratch has touched, 78 to 101: 450 to 610 bytes an entry. (CPython 3.11,
-               Numba 0.68, Linux x86-64, one thread.) A start that compiles its kernels holds 50 to 80 MiB more
+    program    44 MiB + 120 n_vocab
+               interpreter, NumPy and kernels read from the cache: 49.2 MiB resident with stories260K, less 3.5 MiB of
+               weights, cache and scratch. The vocabulary with the tokenizer built of it: 270 MiB resident with a
+               Qwen2.5 of one block and 151,936 entries in Q4_0 just loaded, less 44 + 207.7 (weights). (CPython 3.11,
+               Linux x86-64, one thread; elsewhere LLVM links the kernels and takes 40 MiB more.) A start that
+               compiles its kernels holds Numba and LLVM too, 150 MiB
     total      weights + cache + scratch + program
 
 Units    bytes; people read MiB and GiB (2^20, 2^30).
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 KV_BLOCKS = {"f16": (1, 2), "f32": (1, 4), "q8_0": (32, 34)}  # (values, bytes)
 EMBEDDING = "token_embd.weight"  # read row by row, and multiplied only where the output is tied to it
-PROGRAM, PER_VOCABULARY_ENTRY = 118 << 20, 500
+PROGRAM, PER_VOCABULARY_ENTRY = 44 << 20, 120
 N_CTX_MAX = 2**31 - 1
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 

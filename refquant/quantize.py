@@ -1,25 +1,28 @@
-"""The entry: an array and the name of a format in, a QuantizedTensor out."""
+"""The entry: an array and the name of a format in, a QuantizedTensor out.
+
+All formats are imported by the first call: whoever only reads a model file need not wait for them.
+"""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refquant import groups, methods, presets
-from refquant.codecs import CODECS
 from refquant.errors import SchemeError, UnsupportedError
-from refquant.heads import HEADS
-from refquant.inputs import as_float32
-from refquant.schemes import Scheme, parse
-from refquant.tensor import QuantizedTensor
+
+if TYPE_CHECKING:
+    from refquant.schemes import Scheme
+    from refquant.tensor import QuantizedTensor
 
 
 def quantize(
     array: np.ndarray,
-    scheme: str | Scheme,
+    scheme: "str | Scheme",
     *,
     rng: np.random.Generator | None = None,
     method: str = "",
     calibration: object = None,
     **options: object,
-) -> QuantizedTensor:
+) -> "QuantizedTensor":
     """Quantize `array` by `scheme`.
 
     array     float16, bfloat16, float32 or float64, one axis or more, any layout; it is not changed. It is rounded to
@@ -43,6 +46,12 @@ def quantize(
     >>> q.codes.tolist(), float(q.scale)
     ([-7, -5, -3, -1, 1, 3, 5, 7], 0.13333334028720856)
     """
+    from refquant import groups, presets
+    from refquant.codecs import CODECS
+    from refquant.inputs import as_float32
+    from refquant.schemes import parse
+    from refquant.tensor import QuantizedTensor
+
     scheme = presets.weights(scheme) if isinstance(scheme, str) and scheme in presets.PRESETS else parse(scheme)
     if method:
         return _by_method(array, scheme, method, calibration, options)
@@ -60,7 +69,12 @@ def quantize(
     return QuantizedTensor(parts.codes, parts.scale, parts.zero_point, scheme, x.shape, parts.extras)
 
 
-def _by_method(array: np.ndarray, scheme: Scheme, method: str, calibration: object, options: dict) -> QuantizedTensor:
+def _by_method(
+    array: np.ndarray, scheme: "Scheme", method: str, calibration: object, options: dict
+) -> "QuantizedTensor":
+    from refquant import methods
+    from refquant.heads import HEADS
+
     of_rule = {field for field, _ in HEADS[scheme.head].words.values()}
     scheme = scheme.with_options(**{name: value for name, value in options.items() if name in of_rule})
     function, said = methods.find(method)
@@ -73,6 +87,6 @@ def _by_method(array: np.ndarray, scheme: Scheme, method: str, calibration: obje
     return function(array, scheme, calibration, **{**said, **of_method})
 
 
-def dequantize(tensor: QuantizedTensor) -> np.ndarray:
+def dequantize(tensor: "QuantizedTensor") -> np.ndarray:
     """The float32 array that `tensor` stands for."""
     return tensor.dequantize()

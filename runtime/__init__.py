@@ -7,7 +7,7 @@ __all__ = ["Model", "Session"]
 
 
 def __getattr__(name: str):
-    # Numba takes half a second to import: `python -m runtime.chat --help` must not wait for it.
+    # `python -m runtime.chat --help` must not wait for what a model needs.
     if name == "Model":
         from runtime.model import Model
 

@@ -128,7 +128,7 @@ def _by_runtime(
         def read(ids: np.ndarray) -> None:
             cache = KVCache(config, ctx, "f16")
             for first in range(0, len(ids), BATCH):
-                graph.prompt(ids[first : first + BATCH], cache, first, last=True)
+                graph.prompt(ids[first : first + BATCH], cache, first, wanted=0)
             for count in sums.counts.values():
                 count += len(ids)
 

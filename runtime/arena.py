@@ -1,14 +1,15 @@
 """Where packed weights stand: one allocation, whose pages the system hands out while something else still runs.
 
 Memory that nobody used lately costs a fault a page, and in a virtual machine another one outside of it: 0.1 to 2 s for
-each GB, which one thread spends while Numba is imported. What it touched is zeros, before and after.
+each GB, which one thread spends while kernels are imported. What it touched is zeros, before and after.
 """
 
 import threading
 
 import numpy as np
 
-ALIGNMENT = 64  # bytes: no vector of a kernel lies on two cache lines
+from runtime.aligned import ALIGNMENT, pages
+
 CHUNK = 256 << 20  # bytes that the system is asked for at once; what is not used is never given
 PAGE, STEP = 4096, 32 << 20  # bytes: one write a page; between two looks whether to go on
 
@@ -17,7 +18,7 @@ class Arena:
     """Zeros that stay for as long as an array of them does. `expected`: bytes that will be taken, to begin with."""
 
     def __init__(self, expected: int = 0):
-        self._free = _zeros(expected + CHUNK if expected else 0)
+        self._free = pages(expected + CHUNK, huge=True) if expected else np.zeros(0, np.uint8)
         self._settled = threading.Event()
         self._toucher = threading.Thread(target=self._touch, args=(self._free[:expected],), daemon=True)
         self._toucher.start()
@@ -27,7 +28,7 @@ class Arena:
         self.settle()
         room = -(-nbytes // ALIGNMENT) * ALIGNMENT
         if room > len(self._free):
-            self._free = _zeros(max(room, CHUNK))
+            self._free = pages(max(room, CHUNK), huge=True)
         taken, self._free = self._free[:nbytes], self._free[room:]
         return taken
 
@@ -42,8 +43,3 @@ class Arena:
             if self._settled.is_set():
                 return
             memory[first : first + STEP : PAGE] = 0  # NumPy lets the interpreter go on meanwhile
-
-
-def _zeros(nbytes: int) -> np.ndarray:
-    memory = np.zeros(nbytes + ALIGNMENT, np.uint8)  # NumPy asks for large pages where the system has them
-    return memory[-memory.ctypes.data % ALIGNMENT :]

@@ -1,4 +1,4 @@
-"""What computes: packed weights, compiled kernels and the threads that run them. Importing it imports Numba."""
+"""What computes: packed weights, compiled kernels and the threads that run them."""
 
 from collections.abc import Callable
 
@@ -16,6 +16,8 @@ from runtime.kernels.kv_rows import ROWS
 from runtime.packing import KERNELS, Packing
 from runtime.step import empty, follow, lead
 from runtime.workers import Crew
+
+POSITIONS = 512  # whose angles are worked out at a time: in float64 they take much more room than they are kept in
 
 
 class Engine:
@@ -38,22 +40,31 @@ class Engine:
         with self._packing.beside(progress):
             prepare(needed, progress)
             inv_freq = rope.inv_freq(config, self.weights.rope_freqs)
-            angles = rope.table(inv_freq, np.arange(self._n_ctx), rope.mscale(config))
-            self.graph = Graph(config, self.weights, *map(_float32, angles), self.crew, kv_dtype, self._n_ctx)
+            cos, sin = _angles(inv_freq, self._n_ctx, rope.mscale(config))
+            self.graph = Graph(config, self.weights, cos, sin, self.crew, kv_dtype, self._n_ctx)
 
-    def step(self, ids: np.ndarray, cache: KVCache, start: int, last: bool) -> np.ndarray:
-        """Read `ids` at positions start.. of `cache`; logits (1 or len(ids), n_vocab) float32."""
+    def step(self, ids: np.ndarray, cache: KVCache, start: int, wanted: int) -> np.ndarray:
+        """Read `ids` at positions start.. of `cache`; logits (wanted, n_vocab) float32 after the last `wanted` ids."""
         if len(ids) == 1:
-            return self.graph.token(int(ids[0]), cache, start)[None].copy()
-        parts = [self.graph.prompt(ids[i : i + BATCH], cache, start + i, last) for i in range(0, len(ids), BATCH)]
-        return parts[-1] if last else np.concatenate(parts)
+            return self.graph.token(int(ids[0]), cache, start)[None][1 - wanted :].copy()
+        parts = []
+        for i in range(0, len(ids), BATCH):
+            part = ids[i : i + BATCH]
+            behind = len(ids) - i - len(part)
+            parts.append(self.graph.prompt(part, cache, start + i, min(len(part), max(0, wanted - behind))))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def close(self) -> None:
         """Let the threads go."""
         self.crew.close()
 
 
-def _float32(table: np.ndarray) -> np.ndarray:
-    narrow = table.astype(np.float32)
-    narrow.flags.writeable = False
-    return narrow
+def _angles(inv_freq: np.ndarray, n_ctx: int, mscale: float) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin of every position, (n_ctx, rope_dim / 2): float64 narrowed to float32, some positions at a time."""
+    tables = np.empty((2, n_ctx, len(inv_freq)), np.float32)
+    for first in range(0, n_ctx, POSITIONS):
+        tables[:, first : first + POSITIONS] = rope.table(
+            inv_freq, np.arange(first, min(first + POSITIONS, n_ctx)), mscale
+        )
+    tables.flags.writeable = False
+    return tables[0], tables[1]

@@ -78,8 +78,8 @@ class Graph:
         self.crew.run(table, 0, len(table), 1, start)
         return self.logits[0, : self.config.n_vocab]
 
-    def prompt(self, ids: np.ndarray, cache: KVCache, start: int, last: bool) -> np.ndarray:
-        """Read up to BATCH tokens: logits (1 or len(ids), n_vocab) float32."""
+    def prompt(self, ids: np.ndarray, cache: KVCache, start: int, wanted: int) -> np.ndarray:
+        """Read up to BATCH tokens: logits (wanted, n_vocab) float32 after the last `wanted` of them."""
         self.bind(cache)
         tokens, n = len(ids), self.config.n_embd
         self.many.x[:tokens, :n] = self.weights.embed(ids)
@@ -87,10 +87,9 @@ class Graph:
         for first in range(0, len(table), rows):  # back to Python between layers, so that Ctrl-C acts
             self.crew.run(table, first, min(first + rows, len(table)), tokens, start)
         h = self.many.h.reshape(-1)[: tokens * padded(n)].reshape(tokens, -1)
-        wanted = h[-1:] if last else h
-        out = np.empty((len(wanted), self.config.n_vocab), np.float32)
-        for first in range(0, len(wanted), HEAD):
-            part = wanted[first : first + HEAD]
+        out = np.empty((wanted, self.config.n_vocab), np.float32)
+        for first in range(0, wanted, HEAD):
+            part = h[tokens - wanted :][first : first + HEAD]
             self.rows[: len(part)] = part
             end = single if len(part) == 1 else head  # a matrix that is read once
             self.crew.run(end, 0, len(end), len(part), 0)

@@ -7,7 +7,8 @@
     @array_entry(types) a function that Python calls with arrays of these Numba types: no GIL
 
 All without fastmath: the float order written in a kernel is the order it runs in, so that a kernel can equal its NumPy
-twin bit for bit. Nothing is compiled before it is needed.
+twin bit for bit. Nothing is compiled before it is needed, and where nothing has to be, Numba is not imported: these
+decorators only note what is to be compiled, and what runtime.compiler will make of it.
 
 A kernel calls functions of other files and has to be compiled again when one of those changes. The cache directory is
 therefore named by a hash of every source file of this package, the SIMD tier, the checked flag, the versions of Numba
@@ -25,20 +26,16 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import llvmlite
-import llvmlite.binding
-import numba
-from numba import types
-from numba.core import config
-
-from runtime import machine_code
+from runtime import machine_code, processor
 from runtime.machine_code import MachineCode
-from runtime.simd.tier import CHECKED, TIER
+from runtime.promise import Promise
+from runtime.simd.tier import CHECKED, TIER, target
 
 if TYPE_CHECKING:
     from numba.core.codegen import CodeLibrary
@@ -64,11 +61,34 @@ def cache_key() -> str:
     root = Path(__file__).parent
     for source in sorted(root.rglob("*.py")):
         key.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
-    target = [TIER, str(CHECKED), numba.__version__, llvmlite.__version__, platform.machine()]
-    target += [str(config.CPU_NAME), str(config.CPU_FEATURES)]
-    target += [llvmlite.binding.get_host_cpu_name(), llvmlite.binding.get_host_cpu_features().flatten()]
-    key.update("\0".join(target).encode())
+    words = [
+        TIER,
+        str(CHECKED),
+        *map(str, target(TIER)),
+        platform.machine(),
+        cpu(),
+        version("numba"),
+        version("llvmlite"),
+    ]
+    key.update("\0".join(words).encode())
     return key.hexdigest()[:16]
+
+
+def version(package: str) -> str:
+    """What a package says of its version, which need not be imported for it. Raises ModuleNotFoundError."""
+    spec = find_spec(package)
+    if spec is not None and (file := Path(spec.origin).with_name("_version.py")).exists():
+        return file.read_text()
+    return import_module(package).__version__
+
+
+def cpu() -> str:
+    """All that LLVM knows this CPU by."""
+    if told := processor.identity():
+        return told
+    from llvmlite import binding
+
+    return f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
 
 
 def writable(directory: Path) -> Path:
@@ -83,20 +103,7 @@ def writable(directory: Path) -> Path:
 
 
 CACHE = writable(user_cache_directory() / f"kernels-{cache_key()}")
-
-
-UNCALLED = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _made: Counter[str] = Counter()
-
-
-@contextmanager
-def _our_cache():
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(CACHE)  # read by Numba while it decorates, and given back to whoever else uses Numba
-    try:
-        yield
-    finally:
-        config.CACHE_DIR = before
 
 
 class Compiled:
@@ -119,9 +126,9 @@ class Compiled:
         return MachineCode(*found, self.arity, self.from_python)
 
     def _for_arrays(self) -> "Dispatcher":
-        options = {"nogil": True, "cache": True, "boundscheck": CHECKED, "error_model": "numpy"}
-        with _our_cache():
-            code = numba.njit(self.signature, **options)(self.function)
+        from runtime import compiler
+
+        code = compiler.compile_for_arrays(self.function, self.signature)
         self._place.parent.mkdir(parents=True, exist_ok=True)
         self._place.touch()
         return code
@@ -135,9 +142,9 @@ class Compiled:
 
     def compile(self) -> tuple["CodeLibrary", str]:
         """Numba's library of the function and the name that the function has in it, whatever is cached."""
-        result = types.int64 if self.from_python else types.void
-        code = numba.cfunc(result(*[types.int64] * self.arity))(self.function)
-        return code._library, code.native_name
+        from runtime import compiler
+
+        return compiler.compile_for_int64(self.function, self.arity, self.from_python)
 
     @property
     def address(self) -> int:
@@ -177,7 +184,7 @@ def array_entry(signature) -> Callable[[Callable], Compiled]:
     return lambda function: Compiled(function, len(signature.args), from_python=True, signature=signature)
 
 
-def inlined(function: Callable) -> Callable:
+def inlined(function: Callable) -> Promise:
     """A function that kernels call; compiled into each of them.
 
     Those that a factory makes get a number each. Numba names machine code by the qualified name and by a count that
@@ -187,12 +194,17 @@ def inlined(function: Callable) -> Callable:
 
     There is no way in from Python: making one for each would take a sixth of the time of compiling.
     """
-    return numba.njit(nogil=True, **UNCALLED)(_numbered(function))
+    return _promised("inline", function)
 
 
-def inlined_as_c(function: Callable) -> Callable:
+def inlined_as_c(function: Callable) -> Promise:
     """As `inlined`; a float divided by zero gives an infinity or a NaN, as in C, where Numba would raise."""
-    return numba.njit(nogil=True, boundscheck=CHECKED, error_model="numpy", **UNCALLED)(_numbered(function))
+    return _promised("inline_as_c", function)
+
+
+def _promised(how: str, function: Callable) -> Promise:
+    function = _numbered(function)
+    return Promise(lambda: getattr(import_module("runtime.compiler"), how)(function))
 
 
 def _numbered(function: Callable) -> Callable:

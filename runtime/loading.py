@@ -1,6 +1,6 @@
 """From what the command line names to a model and a template that are ready, and refusals that say what to do instead.
 
-Imports lie inside the functions: Numba and the tokenizers take a second that `--help` need not wait for.
+Imports lie inside the functions: kernels and tokenizers take a while that `--help` need not wait for.
 """
 
 from argparse import Namespace

@@ -1,11 +1,11 @@
-"""Compiled kernels on disk: an object file each, read back and linked by LLVM alone.
+"""Compiled kernels on disk: an object file each, read back and linked without the compiler.
 
     file    SHA-256 of what follows (32 bytes) | name of the function | "\\n" | object file
 
-Numba could read back what it compiled, but lists first everything it knows to compile, which takes a quarter of a
-second at each start. An object file needs none of that. Each is linked by itself, so that functions inlined into
-several kernels cannot be taken for one another. Besides functions of the C library it may ask for those by which Numba
-reports a Python exception; kernels get checked arguments and raise none.
+Numba could read back what it compiled, but imports all it knows to compile, which takes most of a second at each start.
+An object file needs none of that. Each is linked by itself, so that functions inlined into several kernels cannot be
+taken for one another: by runtime.elf where that knows everything in the file, by LLVM else. LLVM is 40 MB.
+Kernels get checked arguments and raise no Python exception; where one is raised nevertheless it is reported.
 """
 
 import ctypes
@@ -15,9 +15,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from llvmlite import binding as llvm
-from numba import _dynfunc, _helperlib, config
-from numba.core.runtime import _nrt_python
+from runtime import elf, symbols
 
 DIGEST = 32  # bytes
 
@@ -26,15 +24,47 @@ class MachineCode:
     """A function of int64, in memory for as long as this is. Called from Python it runs without the interpreter."""
 
     def __init__(self, name: str, object_file: bytes, arity: int, returns: bool):
-        self._engine = _engine()
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(object_file))
-        self._engine.finalize_object()
-        self.address = self._engine.get_function_address(name)
+        self.address, self._kept = linked(name, object_file)
         result = ctypes.c_int64 if returns else None
         self._function = ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * arity)(self.address)
 
     def __call__(self, *arguments: int) -> int | None:
         return self._function(*arguments)
+
+
+def linked(name: str, object_file: bytes) -> tuple[int, object]:
+    """The address of a function, and what must be kept for as long as it is called."""
+    if elf.SUPPORTED:
+        try:
+            image = elf.Image(object_file, symbols.address)
+            return image.address(name), image
+        except elf.UnknownObject:
+            pass  # LLVM knows more
+    return linked_by_llvm(name, object_file)
+
+
+def linked_by_llvm(name: str, object_file: bytes) -> tuple[int, object]:
+    """The same on every system."""
+    from llvmlite import binding as llvm
+
+    _prepare_llvm()
+    module = llvm.parse_assembly(f'target triple = "{llvm.get_process_triple()}"')
+    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
+    engine = llvm.create_mcjit_compiler(module, machine)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(object_file))
+    engine.finalize_object()
+    return engine.get_function_address(name), engine
+
+
+@cache
+def _prepare_llvm() -> None:
+    """What Numba does before it compiles for the first time: initialize LLVM, tell it where Numba's functions are."""
+    from llvmlite import binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    for name, address in (symbols.helpers() | symbols.OURS | symbols.ERRORS).items():
+        llvm.add_symbol(name, address)
 
 
 def read(path: Path) -> tuple[str, bytes] | None:
@@ -58,26 +88,3 @@ def write(path: Path, name: str, object_file: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(hashlib.sha256(rest).digest() + rest)
     Path(temporary).replace(path)
-
-
-def _engine() -> llvm.ExecutionEngine:
-    _prepare()
-    module = llvm.parse_assembly(f'target triple = "{llvm.get_process_triple()}"')
-    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
-    return llvm.create_mcjit_compiler(module, machine, use_lmm=config.USE_LLVMLITE_MEMORY_MANAGER)
-
-
-@cache
-def _prepare() -> None:
-    """What Numba does before it compiles for the first time: initialize LLVM, tell it where Numba's functions are."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    for prefix, helpers in (
-        ("numba_", _helperlib.c_helpers),
-        ("numba_", _dynfunc.c_helpers),
-        ("NRT_", _nrt_python.c_helpers),
-    ):
-        for name, address in helpers.items():
-            llvm.add_symbol(name if name.startswith("_") else prefix + name, address)
-    for error in (RuntimeError, StopIteration, SystemError):
-        llvm.add_symbol(f"PyExc_{error.__name__}", id(error))

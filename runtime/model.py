@@ -24,6 +24,7 @@ from refquant import gguf
 from refquant.errors import ContextFullError, QuantError, RangeError
 from refquant.models import ModelConfig, check_tensors, model_tensors
 from refquant.text import Tokenizer
+from runtime import heap
 from runtime.arena import Arena
 from runtime.cores import physical_cores
 from runtime.sampling import Sampler
@@ -51,10 +52,11 @@ class Model:
         progress: Progress | None,
     ):
         self.gguf, self.config, self.n_ctx, self.kv_dtype = file, config, n_ctx, kv_dtype
+        heap.trim()  # of what opening the file took
         warnings = check_tensors(file, config)
         arena = Arena(_matrix_bytes(file, config))
         try:
-            from runtime.engine import Engine  # imports Numba; meanwhile the arena gets its pages
+            from runtime.engine import Engine  # imports all kernels; meanwhile the arena gets its pages
 
             self._engine = Engine(file, config, n_ctx, threads, kv_dtype, arena)
             try:
@@ -67,6 +69,7 @@ class Model:
                 raise
         finally:
             arena.settle()
+        heap.trim()
         self.notices = (*warnings, *self.weights.notices)
         self._lock = threading.Lock()
         self._closed = False
@@ -126,12 +129,12 @@ class Model:
         """`ids` as an array, or a ValueError that says which one is wrong."""
         return check_ids(where, ids, self.config.n_vocab)
 
-    def step(self, ids: np.ndarray, cache: "KVCache", start: int, last: bool) -> np.ndarray:
-        """Read checked `ids` at positions start.. of `cache`; logits (1 or len(ids), n_vocab) float32."""
+    def step(self, ids: np.ndarray, cache: "KVCache", start: int, wanted: int) -> np.ndarray:
+        """Read checked `ids` at positions start.. of `cache`; (wanted, n_vocab) float32 logits after the last ones."""
         with self._lock:
             if self._closed:
                 raise QuantError("Model: the model is closed")
-            return self._engine.step(ids, cache, start, last)
+            return self._engine.step(ids, cache, start, wanted)
 
     def logits(self, ids: Sequence[int], last: bool = False) -> np.ndarray:
         """Logits after each of `ids`, or after the last one: (len(ids) or 1, n_vocab) float32."""

@@ -1,6 +1,6 @@
 """Packing the matrices of a model: all in one program for the threads that will multiply them, with no Python between.
 
-    file, mapped  ->  interleave (runtime.kernels.pack)  ->  arena      after every 32 MB those pages are let go
+    file, mapped  ->  interleave (runtime.kernels.pack)  ->  arena      after every 8 MB those pages are let go
 
 The interpreter is free meanwhile: the tokenizer is made and compiled kernels are read at the same time. Threads that
 came back to it after every matrix would wait for it each time.
@@ -22,7 +22,7 @@ from runtime.step import DONE, TICKET
 from runtime.workers import Crew
 
 KERNELS = (interleave, release)
-RELEASE = 32 << 20  # bytes of the file between two releases: what loading holds beyond the packed weights
+RELEASE = 8 << 20  # bytes of the file between two releases: what loading holds beyond the packed weights
 LOOK = 0.05  # seconds between two looks at how far it is
 
 

@@ -25,7 +25,7 @@ class Session:
         self.n_ctx = model.n_ctx if n_ctx is None else n_ctx
         if not 1 <= self.n_ctx <= model.n_ctx:
             raise RangeError(f"Session: n_ctx = {self.n_ctx}, expected 1..{model.n_ctx}, the context of the model")
-        from runtime.cache import KVCache  # imports Numba
+        from runtime.cache import KVCache  # imports kernels
 
         self.cache = KVCache(model.config, self.n_ctx, model.kv_dtype)
         self.tokens: list[int] = []
@@ -79,12 +79,11 @@ class Session:
             piece = ids[done : done + self._slice]
             ending = done + len(piece) == len(ids)
             began = time.perf_counter()
-            logits = self.model.step(piece, self.cache, self.position, last=last)
+            wanted = int(ending) if last else len(piece)
+            parts.append(self.model.step(piece, self.cache, self.position, wanted))
             self._learn_slice(len(piece), time.perf_counter() - began)
             self.tokens.extend(piece.tolist())
             done += len(piece)
-            if not last or ending:
-                parts.append(logits)
             if progress is not None and len(ids) > 1:
                 progress("prompt", done, len(ids))
         return np.concatenate(parts)

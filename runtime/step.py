@@ -23,15 +23,16 @@ at byte 128 how many followers are inside a job.
 """
 
 from runtime.jit import entry, inlined
-from runtime.simd.memory import load_i64, window
-from runtime.simd.threads import (
+from runtime.simd import (
     atomic_add,
     atomic_load,
     atomic_store,
     call_kernel,
     compare_and_swap,
     give_way,
+    load_i64,
     spin_pause,
+    window,
 )
 
 ROW = 88

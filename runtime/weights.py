@@ -13,6 +13,7 @@ from runtime.packing import Packing
 
 log = logging.getLogger("runtime")
 WIDTH = 32  # rows of activations are multiples of this many columns
+GATHERED = 32  # rows of the embedding between two releases of its pages
 
 
 def padded(n: int) -> int:
@@ -104,7 +105,13 @@ class Weights:
 
     def embed(self, ids: np.ndarray) -> np.ndarray:
         """The rows `ids` of the embedding: (len(ids), n_embd) float32."""
-        return dequantize(self.embedding.data[ids], self.embedding.type)
+        data, count = self.embedding.data, len(ids)
+        rows = np.empty((count, *data.shape[1:]), data.dtype)
+        for first in range(0, count, GATHERED):
+            rows[first : first + GATHERED] = data[ids[first : first + GATHERED]]
+            if count > 1:
+                self.embedding.release()  # many pages are mapped around each: those of a prompt would be most of it
+        return dequantize(rows, self.embedding.type)
 
     @property
     def linears(self) -> list[Linear]:

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 
 from runtime.cores import first_threads
-from runtime.simd.memory import overruns
+from runtime.overruns import overruns
 from runtime.simd.tier import CHECKED
 from runtime.step import SYNC, empty, follow, lead
 

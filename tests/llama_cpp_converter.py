@@ -15,6 +15,7 @@ import runpy
 import struct
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -107,6 +108,7 @@ def described(path: Path) -> dict[str, dict]:
 
 
 def _shown(value: object) -> object:
+    value = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
     if isinstance(value, list | np.ndarray):
         return {"length": len(value), "sha256": _digest(value)}
     return value

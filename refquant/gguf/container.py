@@ -20,7 +20,7 @@ from refquant.gguf import header, splits, tensors
 from refquant.gguf.cursor import Cursor, quoted
 from refquant.gguf.mapping import Mapping
 from refquant.gguf.tensors import Tensor
-from refquant.gguf.values import Strings, Value
+from refquant.gguf.values import Unread, Value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,9 @@ def open(path: str | os.PathLike) -> GGUFFile:
         for mapping in mappings:
             mapping.close()
         raise
-    metadata = {k: v.decode(first.buffer) if isinstance(v, Strings) else v for k, v in head.metadata.items()}
+    metadata = {k: v.read(first.buffer) if isinstance(v, Unread) else v for k, v in head.metadata.items()}
+    for mapping in mappings:
+        mapping.release(0, len(mapping.buffer))  # the header has been copied
     return GGUFFile(
         path=first.path,
         version=head.version,

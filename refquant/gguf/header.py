@@ -23,11 +23,11 @@ _SMALLEST_PAIR = 14  # bytes: a key of one byte, a type and a value of one byte
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Everything of a file but its tensors; `metadata` holds long string arrays unread (values.Strings)."""
+    """Everything of a file but its tensors; `metadata` holds long string arrays unread (values.Unread)."""
 
     version: int
     n_tensors: int
-    metadata: dict[str, values.Value | values.Strings]
+    metadata: dict[str, values.Value | values.Unread]
     types: dict[str, str]  # spelling of each value's type
     offsets: dict[str, int]  # where each value's type id stands
     alignment: int
@@ -85,7 +85,7 @@ def _count(cursor: Cursor, field: str, limit: int, smallest: int) -> int:
     return count
 
 
-def _alignment(cursor: Cursor, type: str, value: values.Value | values.Strings, at: int) -> int:
+def _alignment(cursor: Cursor, type: str, value: values.Value | values.Unread, at: int) -> int:
     if type != "u32":
         raise cursor.error("type", type, "u32", at)
     if value & (value - 1) or not value:

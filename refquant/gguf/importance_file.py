@@ -28,6 +28,7 @@ from refquant.errors import GGUFError
 from refquant.gguf import container, writer
 from refquant.gguf.cursor import quoted
 from refquant.gguf.header import MAGIC
+from refquant.gguf.strings import Strings
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 MAX_ENTRIES, MAX_NAME = 1 << 16, 1 << 12
@@ -139,7 +140,7 @@ def _read_gguf(path: Path) -> ImportanceMatrix:
         datasets = metadata.get("imatrix.datasets", [])
         return ImportanceMatrix(
             entries,
-            tuple(datasets) if isinstance(datasets, list) else (),
+            tuple(datasets) if isinstance(datasets, Strings) else (),
             _count(path, metadata, "imatrix.chunk_count"),
             _count(path, metadata, "imatrix.chunk_size"),
         )

@@ -137,7 +137,7 @@ def _split(x: np.ndarray, w: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray,
         s[better] = vx[better] / vv[better]
         gain[better] = s[better] * vx[better]
         kept[better] = number
-    cut, deltas = np.divmod(np.maximum(kept, 0), len(signs))
+    cut, deltas = np.divmod(kept, len(signs))  # of the last trial where none counts
     i1, i2 = (bound[cut][:, None] for bound in np.triu_indices(n + 1))
     rank, codes = np.arange(n), np.empty(x.shape, np.uint8)
     np.put_along_axis(codes, order, (rank >= i1).astype(np.uint8) + (rank >= i2), axis=1)

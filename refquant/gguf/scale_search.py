@@ -181,7 +181,7 @@ def positive_scale(x: np.ndarray, w: np.ndarray, top: int) -> tuple[np.ndarray, 
     The grid compares errors with scale = 1 / iscale; the descent moves one code at a time as `signed_descent` does.
     Codes are bytes in ggml: a negative integer, which only a negative x can give, is kept modulo 256.
     """
-    peak = np.maximum(x.max(axis=0), np.float32(0))
+    peak = x.max(axis=0)
     zero = peak < ALL_ZERO
 
     def rounded(iscale: np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ def _digits(data: np.ndarray, count: int) -> np.ndarray:
 
 def _fraction(digits: np.ndarray) -> np.ndarray:
     """(..., count, n) base-3 digits -> (..., n) bytes, ceil(256 * number / 243); a missing fifth digit is 0."""
-    places = POWERS[4 - np.arange(digits.shape[-2])].astype(np.uint16)
+    places = POWERS[4 - np.arange(digits.shape[-2])]
     number = (digits * places[:, None]).sum(axis=-2, dtype=np.uint16)  # 0..242
     return ((number * np.uint16(256) + np.uint16(242)) // np.uint16(243)).astype(np.uint8)
 
@@ -89,5 +89,5 @@ def _encode(where: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """d and q 0..2."""
     require_finite(where, x)
     d = np.abs(x).max(axis=-1)
-    scaled = x * np.where(d == 0, np.float32(0), np.float32(1) / d)[..., None]
+    scaled = x * (np.float32(1) / d)[..., None]  # zeros: 0 * inf is NaN
     return d, np.where(np.isfinite(scaled), half_away(scaled) + np.float32(1), np.float32(1)).astype(np.uint8)

@@ -11,6 +11,7 @@ import numpy as np
 
 from refquant.errors import RangeError, SchemeError, ShapeError
 from refquant.gguf.cursor import U32, U64, quoted
+from refquant.gguf.strings import Strings
 from refquant.gguf.values import ARR, BY_NAME, MAX_ELEMENTS, MAX_STRING, SCALARS, STR, ScalarType, Value
 
 _HOLDS = {"bool": "b", "f32": "fi", "f64": "fi"}  # kinds of values by type; all others hold "i"
@@ -30,14 +31,14 @@ def encode(key: str, value: Value, spelling: str | None = None) -> bytes:
     if name != "str" and name not in BY_NAME:
         known = f"one of str, {', '.join(BY_NAME)}, or arr[one of them]"
         raise SchemeError(f"{where}: type = {spelling!r}, expected {known}")
-    if is_array != isinstance(value, list | tuple | np.ndarray):
+    if is_array != isinstance(value, list | tuple | Strings | np.ndarray):
         expected = "a list or an array" if is_array else "a single value"
         raise SchemeError(f"{where}: value = {type(value).__name__}, expected {expected} for type {spelling}")
     if not is_array:
         if name == "str":
             return U32.pack(STR) + string(value, where)
         return U32.pack(BY_NAME[name].id) + _numbers([value], BY_NAME[name], where)
-    if np.ndim(value) > 1:
+    if not isinstance(value, Strings) and np.ndim(value) > 1:
         raise ShapeError(f"{where}: ndim = {np.ndim(value)}, expected 1: arrays do not nest")
     if len(value) > MAX_ELEMENTS:
         raise RangeError(f"{where}: length = {len(value)}, expected at most {MAX_ELEMENTS}")
@@ -69,6 +70,8 @@ def spelling_of(value: object, where: str = "gguf.write") -> str:
     if isinstance(value, np.ndarray | np.number | np.bool_):
         name = _name_of(value.dtype, where)
         return f"arr[{name}]" if value.ndim else name
+    if isinstance(value, Strings):
+        return "arr[str]"
     if isinstance(value, list | tuple):
         return f"arr[{_common(value, where)}]"
     for kind, name in ((bool, "bool"), (str, "str"), (float, "f32")):

@@ -7,8 +7,8 @@ A bool is one byte: 0 is False, any other byte is True (and is written as 1). A 
 vocabularies hold pieces of characters, so bytes that are not UTF-8 become lone surrogates ("surrogateescape") and are
 written back as they were. An arr is the u32 id of its elements, a u64 count and the elements; arrays do not nest.
 
-In Python: int, float, bool, str; list[str]; a read-only array of the file's dtype, np.bool_ for bools. An f32 is the
-float of the same value. The spelling of a type is its name, or "arr[name]".
+In Python: int, float, bool, str; Strings, a sequence of str (strings.py); a read-only array of the file's dtype,
+np.bool_ for bools. An f32 is the float of the same value. The spelling of a type is its name, or "arr[name]".
 Source   ggml/docs/gguf.md; the limits on strings and arrays are those of ggml/src/gguf.cpp.
 """
 
@@ -16,19 +16,18 @@ import mmap
 import struct
 from array import array
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from refquant.gguf.cursor import U32, U64, Cursor
+from refquant.gguf.strings import LENGTH, Strings
 
-Value = bool | int | float | str | list[str] | np.ndarray
+Value = bool | int | float | str | Strings | np.ndarray
 
 MAX_STRING = 1 << 30  # bytes, as in ggml
 MAX_ELEMENTS = 1 << 30
 MAX_TOKENS = 1 << 22  # entries of a vocabulary or of a list of merges
 MAX_TOKEN = 1 << 16  # bytes of one of them: tokenizers copy lengths into narrow integers
-LENGTH = 8  # bytes of the length in front of a string
 MANY, GUESS = 1000, 64  # strings that are worth a guess at all their lengths; bytes of one with its length, or fewer
 
 
@@ -66,45 +65,21 @@ _KNOWN = "a metadata type, 0 to 12"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Strings:
+class Unread:
     """An array of strings whose first length is at byte `start`; the lengths, int64, have been found sound."""
 
     start: int
     lengths: np.ndarray
 
-    def decode(self, buffer: mmap.mmap | bytes) -> list[str]:
-        """All of them at once, cut at characters; one by one where that is not UTF-8 or cuts a character."""
-        if not len(self.lengths):
-            return []
-        ends = np.cumsum(self.lengths + LENGTH)
-        size = int(ends[-1])
-        data = np.frombuffer(buffer, np.uint8, size, self.start)
-        inside = np.ones(size, bool)
-        inside[(ends - self.lengths - LENGTH)[:, None] + np.arange(LENGTH)] = False
-        data = data[inside]
-        starts = np.append((data & 0xC0) != 0x80, True)  # of characters; the last one ends the last string
-        cuts = np.append(0, np.cumsum(self.lengths))
-        try:
-            text = data.tobytes().decode("utf-8")
-        except UnicodeDecodeError:
-            return self._decode_each(buffer)
-        if not starts[cuts].all():
-            return self._decode_each(buffer)
-        at = (np.cumsum(starts) - 1)[cuts].tolist()
-        return [text[first:end] for first, end in pairwise(at)]
-
-    def _decode_each(self, buffer: mmap.mmap | bytes) -> list[str]:
-        at, strings = self.start, []
-        for length in self.lengths.tolist():
-            first, at = at + LENGTH, at + LENGTH + length
-            strings.append(str(buffer[first:at], "utf-8", "surrogateescape"))
-        return strings
+    def read(self, buffer: mmap.mmap | bytes) -> Strings:
+        """All of them."""
+        return Strings.read(buffer, self.start, self.lengths)
 
 
-def read(cursor: Cursor) -> tuple[str, Value | Strings]:
+def read(cursor: Cursor) -> tuple[str, Value | Unread]:
     """Read a type and its value; return (spelling of the type, value). Raises GGUFError.
 
-    Arrays of strings come as `Strings`, to be decoded when the rest of the file has been found sound: most of the time
+    Arrays of strings come as `Unread`, to be copied when the rest of the file has been found sound: most of the time
     and memory of opening a file goes there, and a malformed file is not worth it.
     """
     at = cursor.at
@@ -120,7 +95,7 @@ def read(cursor: Cursor) -> tuple[str, Value | Strings]:
     return scalar.name, value != 0 if scalar.name == "bool" else value
 
 
-def _read_array(cursor: Cursor) -> tuple[str, Strings | np.ndarray]:
+def _read_array(cursor: Cursor) -> tuple[str, Unread | np.ndarray]:
     at = cursor.at
     (id,) = cursor.take(U32, "element type")
     if id == ARR:
@@ -145,7 +120,7 @@ def _read_array(cursor: Cursor) -> tuple[str, Strings | np.ndarray]:
     return _ARRAY_NAMES[id], values
 
 
-def _walk_strings(cursor: Cursor, count: int) -> Strings:
+def _walk_strings(cursor: Cursor, count: int) -> Unread:
     """Pass over `count` strings. No function of ours in the loop: a vocabulary and its merges are 400,000 strings."""
     limit = MAX_STRING
     if cursor.name.startswith("tokenizer."):
@@ -156,7 +131,7 @@ def _walk_strings(cursor: Cursor, count: int) -> Strings:
     lengths = _short_lengths(cursor, count)
     if lengths is not None:
         cursor.at = start + int(lengths.sum()) + LENGTH * count
-        return Strings(start, lengths)
+        return Unread(start, lengths)
     found = array("q")
     last, buffer, unpack = cursor.end - LENGTH, cursor.buffer, U64.unpack_from  # no length can begin after `last`
     for i in range(count):
@@ -169,7 +144,7 @@ def _walk_strings(cursor: Cursor, count: int) -> Strings:
         cursor.at = at
         cursor.text(f"string {i} of {count}", limit)  # raises: it meets what the loop met
     cursor.at = at
-    return Strings(start, np.array(found, np.int64))
+    return Unread(start, np.array(found, np.int64))
 
 
 def _short_lengths(cursor: Cursor, count: int) -> np.ndarray | None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from refquant.errors import GGUFError
+from refquant.gguf.strings import Strings
 from refquant.models.metadata import Section
 from refquant.models.unsupported import refuse_other_computations
 
@@ -206,8 +207,8 @@ def _vocabulary(gguf: "GGUFFile", keys: Section) -> int:
     if declared != rows:
         raise keys.error("vocab_size", declared, f"{rows}, the rows of token_embd.weight")
     tokens = gguf.metadata.get("tokenizer.ggml.tokens", [""] * rows)
-    if not isinstance(tokens, list) or len(tokens) != rows:
-        got = f"{len(tokens)} strings" if isinstance(tokens, list) else type(tokens).__name__
+    if not isinstance(tokens, list | Strings) or len(tokens) != rows:
+        got = f"{len(tokens)} strings" if isinstance(tokens, list | Strings) else type(tokens).__name__
         raise GGUFError(f"{gguf.path}: tokenizer.ggml.tokens = {got}, expected {rows}, the rows of token_embd.weight")
     return rows
 

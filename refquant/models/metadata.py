@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from refquant.errors import GGUFError
+from refquant.gguf.strings import Strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ class Section:
     def require_neutral(self, key: str, neutral: tuple[Any, ...]) -> None:
         """Raise unless the key is absent or every value it holds is one of `neutral`, those that change nothing."""
         value = self.metadata.get(f"{self.prefix}.{key}", neutral[0])
-        values = value.tolist() if isinstance(value, np.ndarray) else value if isinstance(value, list) else [value]
-        if not all(v in neutral for v in values):
+        several = isinstance(value, list | Strings | np.ndarray)
+        if not all(v in neutral for v in (value if several else [value])):
             raise self.error(key, value, f"{neutral[0]}: the computation this key asks for is not supported")
 
     def error(self, key: str, got: Any, want: str) -> GGUFError:

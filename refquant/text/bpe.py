@@ -12,15 +12,17 @@ Missing  A byte that is no token of the vocabulary disappears from the text, as 
 Source   llm_tokenizer_bpe in src/llama-vocab.cpp of llama.cpp.
 """
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import chain, count
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from refquant.errors import GGUFError, UnsupportedError
+from refquant.gguf.strings import Strings, passes
 from refquant.text.byte_level import ALPHABET
 from refquant.text.pretokenizers import PreTokenizer, lookup
+from refquant.text.string_table import StringTable
 from refquant.text.token_type import MARKERS
 from refquant.text.unicode_text import is_unicode
 from refquant.text.vocabulary import Vocabulary
@@ -28,7 +30,7 @@ from refquant.text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
 
-REMEMBERED, SHORT = 1 << 15, 64  # words whose ids are kept, most of a text being seen before; characters of one
+REMEMBERED, SHORT = 1 << 15, 64  # words whose ids are kept, and pairs whose ranks; characters of one
 
 
 class BytePairs:
@@ -37,11 +39,12 @@ class BytePairs:
     def __init__(self, vocabulary: Vocabulary):
         pre = lookup(vocabulary.pre, str(vocabulary.path))
         self._splitter = _splitter(pre)
-        self._ids = visible_tokens(vocabulary)
-        self._ranks = checked_merges(vocabulary, self._ids)
+        visible = VisibleTokens(vocabulary)
+        self._ids = Remembered(visible.get)
+        self._ranks = Remembered(checked_merges(vocabulary, visible).get)
         self._whole = pre.ignore_merges
         self._words: dict[str, list[int]] = {}
-        absent = sum(character not in self._ids for character in ALPHABET)
+        absent = [visible.get(character) for character in ALPHABET].count(None)
         self.warnings: tuple[str, ...] = ()
         if absent:
             self.warnings = (f"{absent} of 256 bytes have no token: they are left out of text",)
@@ -53,9 +56,9 @@ class BytePairs:
     def _encode_word(self, word: str) -> list[int]:
         ids = self._words.get(word)
         if ids is None:
-            parts = [word] if self._whole and word in self._ids else merged(word, self._ranks)
+            parts = [word] if self._whole and self._ids[word] is not None else merged(word, self._ranks)
             # A byte without a token merges with nothing, so that it still stands alone and its neighbours apart.
-            ids = [self._ids[part] for part in parts if part in self._ids]
+            ids = [i for part in parts if (i := self._ids[part]) is not None]
             if len(self._words) >= REMEMBERED:
                 self._words.clear()
             if len(word) <= SHORT:
@@ -63,15 +66,16 @@ class BytePairs:
         return ids
 
 
-def merged(symbols: Sequence[str], ranks: dict[str, int]) -> list[str]:
+def merged(symbols: Sequence[str], ranks: Mapping[str, int | None]) -> list[str]:
     """`symbols` after all merges: of all neighbours the pair of the lowest rank merges, the leftmost of equal ones.
 
-    ranks: "left right" -> rank, a number of its own for each pair; no symbol holds a space. O(n log n).
+    ranks["left right"] is a number of its own for each pair, None where the two do not merge; no symbol holds a space.
+    O(n log n).
     """
     parts = list(symbols)
     end = len(parts)
     before, after = list(range(-1, end - 1)), list(range(1, end + 1))
-    rank = lambda i: ranks.get(f"{parts[i]} {parts[after[i]]}") if i >= 0 and after[i] < end else None
+    rank = lambda i: ranks[f"{parts[i]} {parts[after[i]]}"] if i >= 0 and after[i] < end else None
     queue = [(found, i) for i in range(end) if (found := rank(i)) is not None]
     heapify(queue)
     while queue:
@@ -90,41 +94,73 @@ def merged(symbols: Sequence[str], ranks: dict[str, int]) -> list[str]:
     return [part for part in parts if part]
 
 
-def visible_tokens(vocabulary: Vocabulary) -> dict[str, int]:
-    """text -> id of the tokens that text can become."""
-    visible, markers = dict(vocabulary.index), {*MARKERS}
-    for i in (i for i, kind in enumerate(vocabulary.types) if kind in markers):
-        del visible[vocabulary.tokens[i]]
-    if not is_unicode("".join(visible)):
-        visible = {text: i for text, i in visible.items() if is_unicode(text)}
-    return visible
+class Remembered(dict[str, int | None]):
+    """What `look` has found for short texts, looked up once while there is room: most come again and again."""
+
+    def __init__(self, look: Callable[[str], int | None]):
+        super().__init__()
+        self._look = look
+
+    def __missing__(self, text: str) -> int | None:
+        found = self._look(text)
+        if len(text) <= SHORT:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[text] = found
+        return found
 
 
-def checked_merges(vocabulary: Vocabulary, visible: dict[str, int]) -> dict[str, int]:
+class VisibleTokens:
+    """text -> id of the tokens that text can become: not control and unknown tokens, and none that is not UTF-8."""
+
+    def __init__(self, vocabulary: Vocabulary):
+        self.table = vocabulary.index
+        kinds = np.array(vocabulary.types)
+        self.hidden = np.isin(kinds, MARKERS)
+        if not vocabulary.tokens.are_utf8:
+            self.hidden |= [not is_unicode(text) for text in vocabulary.tokens]
+
+    def get(self, text: str) -> int | None:
+        i = self.table.get(text)
+        return None if i is None or self.hidden[i] else i
+
+    def __contains__(self, text: str) -> bool:
+        return self.get(text) is not None
+
+
+def are_sound(merges: Strings, visible: VisibleTokens) -> bool:
+    """Whether each of `merges` is two visible tokens with a space between them, which make a third."""
+    for run in passes(merges.cuts):
+        data, cuts = merges.part(*run)
+        spaces, count = np.flatnonzero(data == ord(" ")), len(cuts) - 1
+        if len(spaces) != count or not ((cuts[:-1] < spaces) & (spaces < cuts[1:])).all():
+            return False
+        joined = data[data != ord(" ")]  # what the merges make, one after the other, each a byte shorter
+        made, lefts = cuts - np.arange(count + 1), spaces - np.arange(count)
+        parts = np.append(np.column_stack([made[:-1], lefts]).ravel(), made[-1:])
+        for ids in (visible.table.find(joined, made), visible.table.find(joined, parts)):
+            if (ids < 0).any() or visible.hidden[ids].any():
+                return False
+    return True
+
+
+def checked_merges(vocabulary: Vocabulary, visible: VisibleTokens) -> StringTable:
     """ "left right" -> rank of the merges between visible tokens. Raises GGUFError for one that names no token."""
     merges = vocabulary.merges
-    if all(merge.count(" ") == 1 for merge in merges):
-        parts = " ".join(merges).split(" ") if merges else []
-        made = map(operator.add, parts[::2], parts[1::2])
-        if all(map(visible.__contains__, chain(parts, made))):  # nearly always: no loop of ours over all of them
-            ranks = dict(zip(merges, count()))
-            return ranks if len(ranks) == len(merges) else _first_ranks(merges)
+    if are_sound(merges, visible):  # nearly always: no loop of ours over all of them
+        return StringTable(merges)
     kept = []
     for rank, merge in enumerate(merges):
         space = merge.find(" ", 1)
         left, right = merge[:space], merge[space + 1 :]
         if left in visible and right in visible and left + right in visible:
             kept.append(merge)
-        elif space < 0 or not {left, right, left + right} <= vocabulary.index.keys():
+        elif space < 0 or not all(part in vocabulary.index for part in (left, right, left + right)):
             raise GGUFError(
                 f"{vocabulary.path}: tokenizer.ggml.merges[{rank}] = {merge[:64]!r}, expected two tokens of the "
                 f"vocabulary with a space between them, which make a third"
             )
-    return _first_ranks(kept)
-
-
-def _first_ranks(merges: list[str]) -> dict[str, int]:
-    return {merge: rank for rank, merge in reversed([*enumerate(merges)])}
+    return StringTable(Strings.of(kept))
 
 
 def _splitter(pre: PreTokenizer) -> "PreTokenizerSequence":

@@ -13,6 +13,8 @@ Source   llama_vocab::impl::load, src/llama-vocab.cpp of llama.cpp. It picks amo
          hash table; here the first listed wins. Only for fim_pad and fim_rep does the set depend on it.
 """
 
+from collections.abc import Mapping
+
 from refquant.text.token_type import TokenType
 
 # part -> the keys under tokenizer.ggml., the last one present wins
@@ -63,7 +65,7 @@ PLAMO_EOS = "<|plamo:eos|>"
 
 
 def resolve(
-    ids: dict[str, int | None], index: dict[str, int], types: list[int]
+    ids: dict[str, int | None], index: Mapping[str, int], types: list[int]
 ) -> tuple[dict[str, int | None], list[int], frozenset[int]]:
     """(ids with the missing parts found by spelling, types with what was found a control token, what ends an answer).
 

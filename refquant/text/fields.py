@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from refquant.errors import GGUFError
+from refquant.gguf.strings import Strings
 
 PREFIX = "tokenizer.ggml."
 
@@ -27,12 +28,12 @@ class Fields:
             raise self.error(key, self._shown(key), "a string")
         return value
 
-    def texts(self, key: str) -> list[str]:
-        """An array of strings; required. The list is the file's own and not to be changed."""
+    def texts(self, key: str) -> Strings:
+        """An array of strings; required."""
         value = self.metadata.get(PREFIX + key)
-        if type(value) is not list:
+        if not isinstance(value, Strings | list):
             raise self.error(key, self._shown(key), "an array of strings")
-        return value
+        return value if isinstance(value, Strings) else Strings.of(value)
 
     def numbers(self, key: str, dtypes: tuple[str, ...], least: int) -> np.ndarray | None:
         """An array of one of `dtypes` with at least `least` elements; None if the key is absent."""

@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from refquant.gguf.container import GGUFFile
+from refquant.gguf.strings import Strings
 from refquant.text import end_of_generation, pretokenizers
 from refquant.text.fields import Fields
+from refquant.text.string_table import StringTable
 from refquant.text.token_type import TokenType
 
 MAX_TOKENS = 1 << 22
@@ -37,17 +39,17 @@ class Vocabulary:
     path: str | Path  # for messages
     model: str  # "llama" or "gpt2"
     pre: str  # a name of pretokenizers.PRETOKENIZERS; "default" and without meaning for "llama"
-    tokens: list[str]  # unique, not empty
+    tokens: Strings  # unique, not empty
     types: list[int]
     scores: np.ndarray  # (n,) float32, zeros if the file has none
-    merges: list[str]  # "left right", the first merges first
+    merges: Strings  # "left right", the first merges first
     ids: dict[str, int | None]  # the keys of end_of_generation.ROLES
     eog: frozenset[int]  # tokens that end an answer
     add_bos: bool
     add_eos: bool
     add_space_prefix: bool
     name: str  # general.name
-    index: dict[str, int] = field(repr=False)  # text -> id
+    index: StringTable = field(repr=False)  # text -> id
     warnings: tuple[str, ...] = ()
 
 
@@ -87,26 +89,28 @@ def read(gguf: GGUFFile) -> Vocabulary:
     )
 
 
-def _tokens(fields: Fields) -> tuple[list[str], dict[str, int]]:
+def _tokens(fields: Fields) -> tuple[Strings, StringTable]:
     """(texts, text -> id). An empty text becomes `[EMPTY_i]`, as llama.cpp spells it."""
     tokens = fields.texts("tokens")
     if not 0 < len(tokens) <= MAX_TOKENS:
         raise fields.error("tokens", f"{len(tokens)} tokens", f"1..{MAX_TOKENS}")
-    if "" in tokens:
-        tokens = [text or f"[EMPTY_{i}]" for i, text in enumerate(tokens)]
-    index = dict(zip(tokens, range(len(tokens))))
-    if len(index) == len(tokens) and max(map(len, tokens)) <= MAX_TOKEN_LENGTH:
-        return tokens, index
-    index = {}  # something is wrong: find the first
+    lengths = np.diff(tokens.cuts.astype(np.int64))
+    if not lengths.all():
+        tokens = Strings.of(text or f"[EMPTY_{i}]" for i, text in enumerate(tokens))
+    if lengths.max() <= MAX_TOKEN_LENGTH:
+        index = StringTable(tokens)
+        if len(index) == len(tokens):
+            return tokens, index
+    seen: dict[str, int] = {}  # something is wrong: find the first
     for i, text in enumerate(tokens):
         if len(text) > MAX_TOKEN_LENGTH:
             raise fields.error(f"tokens[{i}]", f"{len(text)} characters", f"at most {MAX_TOKEN_LENGTH}")
-        if index.setdefault(text, i) != i:
-            raise fields.error(f"tokens[{i}]", f"{text[:64]!r}, which token {index[text]} is too", "distinct tokens")
-    return tokens, index
+        if seen.setdefault(text, i) != i:
+            raise fields.error(f"tokens[{i}]", f"{text[:64]!r}, which token {seen[text]} is too", "distinct tokens")
+    return tokens, StringTable(tokens)
 
 
-def _types(fields: Fields, tokens: list[str]) -> list[int]:
+def _types(fields: Fields, tokens: Strings) -> list[int]:
     """One TokenType a token, all NORMAL where the file has none; BYTE only for `<0x00>` .. `<0xFF>`."""
     values = fields.numbers("token_type", ("int32",), len(tokens))
     if values is None:
@@ -133,8 +137,8 @@ def _scores(fields: Fields, model: str, count: int, warnings: list[str]) -> np.n
     return scores
 
 
-def _merges(fields: Fields, model: str) -> list[str]:
-    return fields.texts("merges") if model == "gpt2" else []
+def _merges(fields: Fields, model: str) -> Strings:
+    return fields.texts("merges") if model == "gpt2" else Strings.of([])
 
 
 def _pre_tokenizer(fields: Fields, model: str, warnings: list[str]) -> tuple[str, bool]:

@@ -13,8 +13,7 @@ from runtime.encoders.rounding import HALF, finite_or, half_away, reciprocal
 from runtime.encoders.searches import NOTHING
 from runtime.encoders.signatures import lane_encoder
 from runtime.jit import inlined
-from runtime.simd.memory import narrow_f16
-from runtime.simd.vectors import absolute, f32_bits, larger, smaller, splat_f32, to_f32, to_i32
+from runtime.simd import absolute, f32_bits, larger, narrow_f16, smaller, splat_f32, to_f32, to_i32
 
 E8M0_HALF = np.ldexp(np.float32(1), np.arange(256) - 128).astype(np.float32)
 DOUBLED = np.array([0, 1, 2, 3, 4, 6, 8, 12], np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 from runtime.encoders.lattices import block_encoder, cheapest, nearest_int
 from runtime.encoders.qp_search import positive_scale
 from runtime.jit import inlined_as_c
-from runtime.simd.memory import half_bits
+from runtime.simd import half_bits
 
 HALF, ONE, NOTHING = np.float32(0.5), np.float32(1), np.float32(0)
 OFF, GROUPS, ALL = 0, 1, 2  # which runs the second search takes: those off the grid, groups with one, all

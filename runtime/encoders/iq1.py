@@ -8,7 +8,7 @@ import numpy as np
 from runtime.encoders.i_quants import put
 from runtime.encoders.lattices import LARGEST, block_encoder, cheapest, nearest_int
 from runtime.jit import inlined_as_c
-from runtime.simd.memory import half_bits
+from runtime.simd import half_bits
 
 HALF, ONE, NOTHING, DELTA = np.float32(0.5), np.float32(1), np.float32(0), np.float32(0.125)
 

@@ -28,8 +28,7 @@ from runtime.encoders.rounding import reciprocal
 from runtime.encoders.searches import ALL_ZERO, NOTHING, ONE, first_extreme
 from runtime.encoders.signatures import lane_encoder
 from runtime.jit import inlined
-from runtime.simd.memory import narrow_f16
-from runtime.simd.vectors import absolute, larger, smaller, splat_f32, to_f32, to_i32
+from runtime.simd import absolute, larger, narrow_f16, smaller, splat_f32, to_f32, to_i32
 
 LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
 HALF_STEPS = np.arange(-256, 256, dtype=np.float32)  # 2 y

@@ -10,8 +10,7 @@ d and dmin are narrowed to float16 first. Where d sc is 0, the codes of the sear
 from runtime.encoders.lanes import clip, fill_i32, four, load, nearest_int, put_16, put_32, store, where
 from runtime.encoders.searches import NOTHING
 from runtime.jit import inlined
-from runtime.simd.memory import narrow_f16, widen_f16
-from runtime.simd.vectors import to_f32
+from runtime.simd import narrow_f16, to_f32, widen_f16
 
 
 @inlined

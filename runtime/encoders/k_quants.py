@@ -37,7 +37,7 @@ from runtime.encoders.searches import (
 )
 from runtime.encoders.signatures import lane_encoder
 from runtime.jit import inlined
-from runtime.simd.vectors import absolute, f32_bits, larger, splat_f32
+from runtime.simd import absolute, f32_bits, larger, splat_f32
 
 
 @inlined

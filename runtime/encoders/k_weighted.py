@@ -13,7 +13,7 @@ from runtime.encoders.lanes import fill_i32, gather, lesser_i32, load, root, sto
 from runtime.encoders.searches import NOTHING, positive_scale, scale_and_minimum, signed_scale, total
 from runtime.encoders.signatures import lane_encoder
 from runtime.jit import inlined
-from runtime.simd.vectors import splat_f32
+from runtime.simd import splat_f32
 
 
 @inlined

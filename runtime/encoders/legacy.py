@@ -14,8 +14,7 @@ from runtime.encoders.rounding import HALF, finite_or, half_away, reciprocal
 from runtime.encoders.searches import NOTHING, first_extreme
 from runtime.encoders.signatures import lane_encoder
 from runtime.jit import inlined
-from runtime.simd.memory import narrow_f16
-from runtime.simd.vectors import absolute, larger, smaller, splat_f32, to_f32, to_i32
+from runtime.simd import absolute, larger, narrow_f16, smaller, splat_f32, to_f32, to_i32
 
 
 @inlined

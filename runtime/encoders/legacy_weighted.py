@@ -14,7 +14,7 @@ from runtime.encoders.legacy import put_fifth_bits, put_nibbles
 from runtime.encoders.searches import scale_and_minimum, signed_scale
 from runtime.encoders.signatures import FLOAT_ROW, FLOATS, lane_encoder
 from runtime.jit import array_entry, inlined
-from runtime.simd.memory import narrow_f16
+from runtime.simd import narrow_f16
 
 
 @array_entry(types.int64(FLOATS, FLOAT_ROW))

@@ -5,7 +5,7 @@ import numpy as np
 from runtime.encoders.lanes import floor, where
 from runtime.encoders.searches import NOTHING, ONE
 from runtime.jit import inlined
-from runtime.simd.vectors import absolute, splat_f32, to_i32
+from runtime.simd import absolute, splat_f32, to_i32
 
 INFINITY = np.float32(np.inf)
 HALF = np.float32(0.5)

@@ -10,8 +10,7 @@ import numpy as np
 from runtime.encoders.lanes import anywhere, no
 from runtime.encoders.rounding import INFINITY
 from runtime.jit import entry, inlined
-from runtime.simd.memory import load_bf16x16, load_f16x16, load_f32x16, store_f32x16, window
-from runtime.simd.vectors import absolute, splat_f32
+from runtime.simd import absolute, load_bf16x16, load_f16x16, load_f32x16, splat_f32, store_f32x16, window
 
 
 def _widening(load, size: int):

@@ -18,7 +18,7 @@ from runtime.encoders.lanes import (
     where,
 )
 from runtime.jit import inlined
-from runtime.simd.vectors import absolute, larger, smaller, splat_f32, to_f32
+from runtime.simd import absolute, larger, smaller, splat_f32, to_f32
 
 ALL_ZERO = np.float32(1e-15)  # a group whose extreme is below gets scale 0 and codes 0
 TENTH = np.float32(0.1)

@@ -18,24 +18,22 @@ Source   ggml/src/ggml-cpu/arch/x86/quants.c quantize_row_q8_0, ggml/src/ggml-qu
 import numpy as np
 
 from runtime.jit import inlined
-from runtime.simd.memory import (
+from runtime.simd import (
+    absolute,
+    larger,
+    largest_lane,
     load_f32,
     load_f32x16,
     load_u8x64,
     round_f16,
-    store_f32,
-    store_i8x16,
-    store_i32,
-    store_u8x64,
-)
-from runtime.simd.vectors import (
-    absolute,
-    larger,
-    largest_lane,
     round_half_even,
     smaller,
     smallest_lane,
     splat_i32,
+    store_f32,
+    store_i8x16,
+    store_i32,
+    store_u8x64,
     sum_lanes,
     sum_lanes_i32,
     to_i32,

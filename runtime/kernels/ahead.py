@@ -10,7 +10,7 @@ a whole super-block at once. Lines beyond the end of the matrix are asked for as
 """
 
 from runtime.jit import inlined
-from runtime.simd.memory import prefetch
+from runtime.simd import prefetch
 
 LINE = 64  # bytes that one prefetch asks for
 AHEAD = 8192  # bytes; 6720, 13440 and 26880 were measured alike

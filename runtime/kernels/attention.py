@@ -31,22 +31,20 @@ import numpy as np
 from runtime.jit import inlined, kernel
 from runtime.kernels.exponential import exp, exp_numpy
 from runtime.kernels.kv_rows import CUT, KEY_BLOCK, ROWS, TILE, reader
-from runtime.simd.memory import (
+from runtime.simd import (
     buffer,
+    count_up,
     integer,
+    larger,
+    largest_lane,
     load_f32,
     load_f32x16,
     number,
+    splat_f32,
     store_f32,
     store_f32x16,
-)
-from runtime.simd.tiles import tile_operations
-from runtime.simd.vectors import (
-    count_up,
-    larger,
-    largest_lane,
-    splat_f32,
     sum_lanes,
+    tile_operations,
     where_above,
 )
 

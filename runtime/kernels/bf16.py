@@ -13,8 +13,7 @@ import numpy as np
 
 from runtime.jit import inlined, kernel
 from runtime.kernels.fused import fma_numpy
-from runtime.simd.memory import buffer, integer, load_f32x16, store_bf16x16
-from runtime.simd.tiles import tile_operations
+from runtime.simd import buffer, integer, load_f32x16, store_bf16x16, tile_operations
 
 FIELDS = ((4, 1),)
 SLAB = 128  # pairs: 16 KB of rows stay in the L1 cache while all tokens pass

@@ -25,22 +25,27 @@ import numpy as np
 
 from runtime.jit import inlined, kernel
 from runtime.kernels.exponential import exp, exp_numpy
-from runtime.simd.memory import (
+from runtime.simd import (
     buffer,
+    call_kernel,
+    count_up,
     integer,
+    larger,
+    largest_lane,
     load_f32,
     load_f32x16,
     load_i32,
     load_i64,
     load_u8x64,
+    splat_f32,
     store_f32,
     store_f32x16,
     store_i32,
     store_i64,
     store_u8x64,
+    sum_lanes,
+    where_above,
 )
-from runtime.simd.threads import call_kernel
-from runtime.simd.vectors import count_up, larger, largest_lane, splat_f32, sum_lanes, where_above
 
 RECORD = 512  # bytes of an operation's record
 LOWEST = np.float32(-np.inf)

@@ -11,15 +11,7 @@ or exp(88) like the ends.
 import numpy as np
 
 from runtime.jit import inlined
-from runtime.simd.vectors import (
-    bits_f32,
-    larger,
-    round_half_even,
-    smaller,
-    splat_f32,
-    to_i32,
-    zero_below,
-)
+from runtime.simd import bits_f32, larger, round_half_even, smaller, splat_f32, to_i32, zero_below
 
 LOWEST, HIGHEST = np.float32(-87), np.float32(88)
 LOG2_E = np.float32(1.4426950408889634)

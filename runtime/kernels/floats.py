@@ -17,8 +17,7 @@ import numpy as np
 from runtime.jit import inlined, kernel
 from runtime.kernels.fused import fma_numpy
 from runtime.kernels.gemm import PANEL, WINDOW
-from runtime.simd.memory import buffer, integer, load_f16x16, load_f32x16, store_f32x16
-from runtime.simd.tiles import tile_operations
+from runtime.simd import buffer, integer, load_f16x16, load_f32x16, store_f32x16, tile_operations
 
 SLAB = 128
 TOKENS = 8  # measured best of 6, 8, 12: with 12 the compiler keeps some accumulators in memory

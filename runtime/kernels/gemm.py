@@ -24,9 +24,7 @@ Record              buffers 0 w (packed), 1 codes (tokens, n) int8, 2 e and 3 su
 """
 
 from runtime.jit import inlined, kernel
-from runtime.simd.memory import buffer, integer
-from runtime.simd.threads import call_unpack
-from runtime.simd.tiles import tile_operations
+from runtime.simd import buffer, call_unpack, integer, tile_operations
 
 SLAB = 16  # blocks of 32 columns
 TOKENS = 6  # 2 x 6 accumulators and their 12 integer dots fit 32 registers; measured best of 4, 5, 6, 7, 8

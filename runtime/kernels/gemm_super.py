@@ -26,11 +26,18 @@ import numpy as np
 
 from runtime.jit import inlined, kernel
 from runtime.kernels.gemm import HELD, SLAB, TOKENS, product_of_tiles
-from runtime.simd.dot import dot_narrow
-from runtime.simd.memory import buffer, integer, load_i32x16, load_u8x64, store_i32x16
-from runtime.simd.signed import ANY, SMALL
-from runtime.simd.tiles import tile_operations
-from runtime.simd.vectors import as_u8, splat_i32
+from runtime.simd import (
+    as_u8,
+    buffer,
+    dot_narrow,
+    integer,
+    load_i32x16,
+    load_u8x64,
+    splat_i32,
+    store_i32x16,
+    tile_operations,
+)
+from runtime.simd.tier import EXCESS_ANY, EXCESS_SMALL
 
 SC = SLAB * 1024
 M = SC + 4096
@@ -109,8 +116,8 @@ def _product(columns: int, minimum: int, kind: str, excess: int = 0):
 
 
 _minimum, _folded_minimum = _product(32, 32, "outer"), _product(256, 16, "outer")
-_signed, _signed_folded = _product(32, 0, "outer_any", ANY.excess), _product(256, 0, "outer_any", ANY.excess)
-_signed_halves = _product(16, 0, "outer_small", SMALL.excess)
+_signed, _signed_folded = _product(32, 0, "outer_any", EXCESS_ANY), _product(256, 0, "outer_any", EXCESS_ANY)
+_signed_halves = _product(16, 0, "outer_small", EXCESS_SMALL)
 
 
 @kernel
@@ -143,8 +150,10 @@ def gemm_signed_folded(args, tokens, start, thread, lo, hi):
     _signed_folded(args, tokens, thread, lo, hi)
 
 
-_DOTS = {gemm_signed: ANY, gemm_signed_halves: SMALL, gemm_signed_folded: ANY}
-RAISED = frozenset(product for product, dot in _DOTS.items() if dot.excess)  # of activations: those that want 128 more
+_EXCESSES = {gemm_signed: EXCESS_ANY, gemm_signed_halves: EXCESS_SMALL, gemm_signed_folded: EXCESS_ANY}
+RAISED = frozenset(
+    product for product, excess in _EXCESSES.items() if excess
+)  # of activations: those that want 128 more
 
 
 def signed_numpy(q: np.ndarray, sc: np.ndarray, d: np.ndarray, codes: np.ndarray, e: np.ndarray) -> np.ndarray:

@@ -16,19 +16,23 @@ import numpy as np
 from refquant.gguf.i_quants import grid
 from runtime.jit import inlined
 from runtime.kernels.gemm_super import M
-from runtime.simd.memory import (
+from runtime.simd import (
+    as_u8,
+    count_bits,
+    even_lanes,
     load_f16x16,
     load_i32,
     load_i32x16,
     load_i64,
     load_u8x16,
+    minus_where,
+    odd_lanes,
     store_f32x16,
     store_i32,
     store_i32x16,
     store_i64,
     store_u8x64,
 )
-from runtime.simd.vectors import as_u8, count_bits, even_lanes, minus_where, odd_lanes
 
 
 def table(name: str, factor: int = 1) -> np.ndarray:

@@ -23,8 +23,17 @@ from runtime.jit import inlined, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import SC, D, signed_numpy
 from runtime.kernels.grids import nibbles_numpy, table, unpack_d, unpack_points
-from runtime.simd.memory import buffer, integer, load_u8x16, load_u16x16, store_f32x16, store_i32x16, widen_f16
-from runtime.simd.vectors import as_u8, splat_i32
+from runtime.simd import (
+    as_u8,
+    buffer,
+    integer,
+    load_u8x16,
+    load_u16x16,
+    splat_i32,
+    store_f32x16,
+    store_i32x16,
+    widen_f16,
+)
 
 S_FIELDS, M_FIELDS = ((2, 1), (1, 32), (2, 8)), ((1, 48), (2, 4))
 S_BLOCK, M_BLOCK = 32 * 50, 32 * 56

@@ -34,7 +34,7 @@ from runtime.kernels.grids import (
     unpack_scales,
     with_parity,
 )
-from runtime.simd.memory import buffer, integer, load_i32x16, load_u8x16, load_u16x16, store_i32x16
+from runtime.simd import buffer, integer, load_i32x16, load_u8x16, load_u16x16, store_i32x16
 
 XXS_FIELDS, XS_FIELDS, S_FIELDS = ((2, 1), *((1, 4), (4, 1)) * 8), ((2, 33), (1, 8)), ((2, 1), (1, 80))
 XXS_BLOCK, XS_BLOCK, S_BLOCK = 32 * 66, 32 * 74, 32 * 82

@@ -32,7 +32,7 @@ from runtime.kernels.grids import (
     unpack_scales,
     with_parity,
 )
-from runtime.simd.memory import buffer, integer, load_i32x16, load_u8x16, store_i32x16
+from runtime.simd import buffer, integer, load_i32x16, load_u8x16, store_i32x16
 
 XXS_FIELDS, S_FIELDS = ((2, 1), (1, 64), (4, 8)), ((2, 1), (1, 108))
 XXS_BLOCK, S_BLOCK = 32 * 98, 32 * 110

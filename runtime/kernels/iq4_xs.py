@@ -19,23 +19,26 @@ from runtime.kernels.ahead import ask_ahead, lines_of
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import SC, D, signed_numpy
 from runtime.kernels.iq4_nl import LEVELS, RAISED
-from runtime.simd.dot import dot_wide, start_wide
-from runtime.simd.lookup import lookup_16
-from runtime.simd.memory import (
+from runtime.simd import (
     broadcast_4,
     broadcast_f32,
     buffer,
+    dot_wide,
     integer,
     load_f16x16,
     load_i32,
     load_u8x16,
     load_u8x64,
     load_u16x16,
+    lookup_16,
+    splat_f32,
+    splat_i32,
+    start_wide,
     store_f32x16,
     store_i32x16,
     store_u8x64,
+    to_f32,
 )
-from runtime.simd.vectors import splat_f32, splat_i32, to_f32
 
 FIELDS = ((2, 2), (1, 4), (4, 32))
 BLOCK = 32 * 136

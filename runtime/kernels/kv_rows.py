@@ -28,17 +28,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.jit import inlined
-from runtime.simd.memory import (
+from runtime.simd import (
     broadcast_f16,
     load_f16x16,
     load_f32,
     load_f32x16,
     load_i8x16,
+    splat_f32,
     store_f16,
     store_f32,
     store_u8,
+    to_f32,
 )
-from runtime.simd.vectors import splat_f32, to_f32
 
 CUT, TILE = 256, 32  # positions of a cut; positions or columns of a tile
 F32, F16, Q8_0 = 0, 1, 2

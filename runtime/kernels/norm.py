@@ -14,8 +14,7 @@ import numpy as np
 from runtime.jit import inlined, kernel
 from runtime.kernels.activations import BF16, Q8_0, Q8_K, encode_q8_0, encode_q8_k
 from runtime.kernels.bf16 import encode_bf16
-from runtime.simd.memory import buffer, integer, load_f32x16, number, store_f32x16
-from runtime.simd.vectors import splat_f32, sum_lanes
+from runtime.simd import buffer, integer, load_f32x16, number, splat_f32, store_f32x16, sum_lanes
 
 
 @inlined

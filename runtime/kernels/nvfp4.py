@@ -18,20 +18,24 @@ from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL, D
 from runtime.kernels.mxfp4 import DOUBLED, RAISED
-from runtime.simd.dot import dot_narrow
-from runtime.simd.lookup import lookup_16
-from runtime.simd.memory import (
+from runtime.simd import (
+    bits_f32,
     broadcast_4,
     broadcast_f32,
     buffer,
+    dot_narrow,
     integer,
     load_i32,
     load_u8x16,
     load_u8x64,
+    lookup_16,
+    splat_f32,
+    splat_i32,
     store_f32x16,
     store_u8x64,
+    to_f32,
+    zero_below,
 )
-from runtime.simd.vectors import bits_f32, splat_f32, splat_i32, to_f32, zero_below
 
 FIELDS = ((1, 4), (4, 8))  # (bytes, times) of what is interleaved, in file order
 BLOCK = 32 * 36

@@ -11,9 +11,11 @@ fill the last group up.
 import numpy as np
 
 from runtime.jit import inlined, kernel
-from runtime.simd.memory import (
+from runtime.simd import (
+    FIELDS,
     buffer,
     integer,
+    let_go,
     load_i32,
     load_i64,
     load_u8,
@@ -22,9 +24,10 @@ from runtime.simd.memory import (
     store_i32,
     store_u8,
     store_u16,
+    turn_8,
+    turn_16,
+    turn_32,
 )
-from runtime.simd.threads import let_go
-from runtime.simd.transpose import FIELDS, turn_8, turn_16, turn_32
 
 GROUP = 32
 LINE = 64  # bytes that one prefetch asks for

@@ -13,18 +13,20 @@ import numpy as np
 
 from runtime.jit import inlined
 from runtime.kernels.ahead import ask_ahead, lines_of
-from runtime.simd.dot import dot_narrow
-from runtime.simd.memory import (
+from runtime.simd import (
     broadcast_4,
     broadcast_f32,
     broadcast_i32,
     buffer,
+    dot_narrow,
     integer,
     load_f16x16,
     load_u8x16,
+    splat_f32,
+    splat_i32,
     store_f32x16,
+    to_f32,
 )
-from runtime.simd.vectors import splat_f32, splat_i32, to_f32
 
 SCALES, CODES = 128, 128 + 384  # bytes of a packed super-block
 

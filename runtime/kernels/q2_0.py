@@ -14,19 +14,23 @@ import numpy as np
 from refquant.gguf import FORMATS
 from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL, D
-from runtime.simd.columns import columns_by_4, lane
-from runtime.simd.dot import dot_narrow
-from runtime.simd.memory import (
+from runtime.simd import (
+    as_u8,
     broadcast_f32,
     buffer,
+    columns_by_4,
+    dot_narrow,
     integer,
+    lane,
     load_f16x16,
     load_i32,
     load_i32x16,
+    splat_f32,
+    splat_i32,
     store_f32x16,
     store_u8x64,
+    to_f32,
 )
-from runtime.simd.vectors import as_u8, splat_f32, splat_i32, to_f32
 
 FIELDS = ((2, 1), (4, 4))  # (bytes, times) of what is interleaved, in file order
 BLOCK = 32 * 18

@@ -21,17 +21,21 @@ from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import D, signed_numpy
 from runtime.kernels.runs import totals_of_runs
-from runtime.simd.memory import (
+from runtime.simd import (
+    as_i32,
+    as_u8,
     broadcast_f32,
     buffer,
     integer,
     load_f16x16,
     load_u8x16,
     load_u8x64,
+    splat_f32,
+    splat_i32,
     store_f32x16,
     store_u8x64,
+    to_f32,
 )
-from runtime.simd.vectors import as_i32, as_u8, splat_f32, splat_i32, to_f32
 
 FIELDS = ((4, 8), (4, 16), (1, 12), (2, 1))
 BLOCK = 32 * 110

@@ -19,15 +19,7 @@ from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import DMIN, SC, D, M, minimum_numpy
 from runtime.kernels.pairs import CODES, SCALES, product_of_pairs, scale_and_minimum
-from runtime.simd.memory import (
-    buffer,
-    integer,
-    load_f16x16,
-    load_u8x64,
-    store_f32x16,
-    store_i32x16,
-    store_u8x64,
-)
+from runtime.simd import buffer, integer, load_f16x16, load_u8x64, store_f32x16, store_i32x16, store_u8x64
 
 FIELDS = ((2, 2), (1, 12), (4, 32))
 BLOCK = 32 * 144

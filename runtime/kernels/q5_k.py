@@ -20,7 +20,9 @@ from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import DMIN, SC, D, M, minimum_numpy
 from runtime.kernels.pairs import SCALES, product_of_pairs, scale_and_minimum
 from runtime.kernels.q4_k import scales_and_minimums_numpy
-from runtime.simd.memory import (
+from runtime.simd import (
+    as_i32,
+    as_u8,
     buffer,
     integer,
     load_f16x16,
@@ -29,7 +31,6 @@ from runtime.simd.memory import (
     store_i32x16,
     store_u8x64,
 )
-from runtime.simd.vectors import as_i32, as_u8
 
 FIELDS = ((2, 2), (1, 12), (4, 8), (4, 32))
 BLOCK = 32 * 176

@@ -21,18 +21,19 @@ from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import SC, D, signed_numpy
 from runtime.kernels.runs import totals_of_runs
-from runtime.simd.memory import (
+from runtime.simd import (
     broadcast_f32,
     buffer,
     integer,
     load_f16x16,
     load_i8x16,
     load_u8x64,
+    splat_f32,
     store_f32x16,
     store_i32x16,
     store_u8x64,
+    to_f32,
 )
-from runtime.simd.vectors import splat_f32, to_f32
 
 FIELDS = ((4, 32), (4, 16), (1, 16), (2, 1))
 BLOCK = 32 * 210

@@ -14,19 +14,21 @@ import numpy as np
 from refquant.gguf import FORMATS
 from runtime.jit import kernel, unpacker
 from runtime.kernels.gemm import PANEL, D
-from runtime.simd.dot import dot_wide, start_wide
-from runtime.simd.memory import (
+from runtime.simd import (
     broadcast_4,
     broadcast_f32,
     buffer,
+    dot_wide,
     integer,
     load_f16x16,
     load_i32,
     load_u8x64,
+    splat_f32,
+    start_wide,
     store_f32x16,
     store_u8x64,
+    to_f32,
 )
-from runtime.simd.vectors import splat_f32, to_f32
 
 FIELDS = ((2, 1), (4, 8))  # (bytes, times) of what is interleaved, in file order
 BLOCK = 32 * 34

@@ -22,7 +22,7 @@ import numpy as np
 
 from runtime.jit import inlined, kernel
 from runtime.kernels.kv_rows import CUT, TILE, store_key, store_value
-from runtime.simd.memory import buffer, integer, load_f32, number, store_f32
+from runtime.simd import buffer, integer, load_f32, number, store_f32
 
 
 @inlined

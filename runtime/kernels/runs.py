@@ -11,9 +11,7 @@ import numpy as np
 
 from runtime.jit import inlined
 from runtime.kernels.ahead import ask_ahead, lines_of
-from runtime.simd.dot import dot_narrow
-from runtime.simd.memory import broadcast_4, load_i32
-from runtime.simd.vectors import splat_i32
+from runtime.simd import broadcast_4, dot_narrow, load_i32, splat_i32
 
 
 def totals_of_runs(four_codes, scale, bias: int, block: int):

@@ -8,7 +8,7 @@ Record   buffers 0 x (tokens, width) float32, 1 sums (width,) float32; integers 
 import numpy as np
 
 from runtime.jit import kernel
-from runtime.simd.memory import buffer, integer, load_f32x16, store_f32x16
+from runtime.simd import buffer, integer, load_f32x16, store_f32x16
 
 
 @kernel

@@ -14,8 +14,7 @@ from runtime.jit import inlined, kernel
 from runtime.kernels.activations import BF16, Q8_0, Q8_K, encode_q8_0, encode_q8_k
 from runtime.kernels.bf16 import encode_bf16
 from runtime.kernels.exponential import exp, exp_numpy
-from runtime.simd.memory import buffer, integer, load_f32x16, store_f32x16
-from runtime.simd.vectors import splat_f32
+from runtime.simd import buffer, integer, load_f32x16, splat_f32, store_f32x16
 
 
 @inlined

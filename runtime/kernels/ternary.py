@@ -19,19 +19,21 @@ from runtime.jit import inlined, kernel, unpacker
 from runtime.kernels.gemm import PANEL
 from runtime.kernels.gemm_super import D, signed_numpy
 from runtime.kernels.runs import totals_of_runs
-from runtime.simd.dot import dot_narrow
-from runtime.simd.memory import (
+from runtime.simd import (
     broadcast_4,
     broadcast_f32,
     buffer,
+    dot_narrow,
     integer,
     load_f16x16,
     load_i32,
     load_u8x64,
+    splat_f32,
+    splat_i32,
     store_f32x16,
     store_u8x64,
+    to_f32,
 )
-from runtime.simd.vectors import splat_f32, splat_i32, to_f32
 
 TQ1_0_FIELDS, TQ2_0_FIELDS = ((4, 13), (2, 1)), ((4, 16), (2, 1))
 TQ1_0_BLOCK, TQ2_0_BLOCK = 32 * 54, 32 * 66

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from runtime.simd.tier import TIER
+from runtime.simd.tier import TIER, VNNI
 from runtime.simd.vectors import I1, I8, I16, I32, call, i32x16, join, part, splat, u8x64
 
 
@@ -96,12 +96,12 @@ def _signed(emit):
     return lower
 
 
-NARROW, WIDE, VNNI = {
-    "avx512-vnni": (_avx512, _avx512, True),
-    "avx-vnni": (_avx_vnni, _avx_vnni, True),
-    "avx2": (_avx2, _signed_avx2, False),
-    "neon-dotprod": (_neon, _signed(_neon), False),
-    "portable": (_portable_unsigned, _signed(_portable_signed), False),
+NARROW, WIDE = {
+    "avx512-vnni": (_avx512, _avx512),
+    "avx-vnni": (_avx_vnni, _avx_vnni),
+    "avx2": (_avx2, _signed_avx2),
+    "neon-dotprod": (_neon, _signed(_neon)),
+    "portable": (_portable_unsigned, _signed(_portable_signed)),
 }[TIER]
 
 

@@ -7,20 +7,12 @@ Nothing checks an offset unless REFQUANT_CHECKED is set: then every load and sto
 scrap of memory instead, and is counted in the process-wide `overruns`, which whoever ran the kernel looks at.
 """
 
-import ctypes
-
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
 from runtime.simd.tier import CHECKED, TIER
 from runtime.simd.vectors import F16, F32, F64, I8, I16, I32, I64, LANES, call, constant, f32x16, i32x16, splat, u8x64
-
-overruns = ctypes.c_int64(0)
-_scrap = (ctypes.c_ubyte * 4096)()
-llvm.add_symbol("refquant_overruns", ctypes.addressof(overruns))
-llvm.add_symbol("refquant_scrap", ctypes.addressof(_scrap))
 
 
 class Buffer(types.Type):

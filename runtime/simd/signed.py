@@ -2,7 +2,7 @@
 
 x86 multiplies unsigned bytes by signed ones. The activations become the unsigned side: p + 128, which adds 128 times
 the sum of the weights. That excess depends on the row and not on the token, so whoever starts the accumulators at
--EXCESS * (sum of the weights) pays for it once per row. Where signed bytes are multiplied by signed ones, EXCESS is 0.
+-EXCESS * (sum of the weights) pays for it once per row. Where signed bytes are multiplied by signed ones, it is 0.
 
     small   weights of -64..64: without VNNI, products are added in pairs to an int16, and 2 * 255 * 64 < 2^15
     any     weights of -128..127 and activations of -127..127
@@ -12,23 +12,11 @@ the sum of the weights. That excess depends on the row and not on the token, so 
 All integers are exact, and so the same in every tier.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from llvmlite import ir
 
-from runtime.simd.dot import NARROW, VNNI, WIDE
-from runtime.simd.tier import TIER
+from runtime.simd.dot import NARROW, WIDE
+from runtime.simd.tier import EXCESS_ANY, EXCESS_SMALL, TIER
 from runtime.simd.vectors import I16, I32, call, constant, i32x16, join, part, u8x64
-
-
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """An operation and what it adds: four products of each lane of weights w and activations p, which come raised by
-    `excess`, 128 or 0."""
-
-    emit: Callable  # (builder, acc, w, p) -> acc
-    excess: int
 
 
 def _raised(builder, acc, w, p):
@@ -39,8 +27,9 @@ def _signed(builder, acc, w, p):
     return WIDE(builder, acc, builder.xor(w, constant(u8x64, 128)), p)
 
 
-SMALL = Dot(_raised, 128) if VNNI or TIER == "avx2" else Dot(_signed, 0)
-ANY = Dot(_raised, 128) if VNNI else Dot(_signed, 0)
+# (builder, acc, w, p) -> acc: four products of each lane of weights w and activations p, raised by the excess if any
+SMALL = _raised if EXCESS_SMALL else _signed
+ANY = _raised if EXCESS_ANY else _signed
 
 
 def _by_instruction(name: str, lanes: int):

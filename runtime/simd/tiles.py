@@ -278,8 +278,8 @@ def tile_operations(tokens: int) -> SimpleNamespace:
         start_wide=start_wide,
         outer=outer_product(dot.NARROW),
         outer_wide=outer_product(dot.WIDE),
-        outer_small=outer_product(signed.SMALL.emit),
-        outer_any=outer_product(signed.ANY.emit),
+        outer_small=outer_product(signed.SMALL),
+        outer_any=outer_product(signed.ANY),
         scaled=scaled,
         offset=offset,
     )

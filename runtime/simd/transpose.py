@@ -14,11 +14,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from runtime.simd import FIELDS
 from runtime.simd.memory import at as pointer
 from runtime.simd.memory import memory
 from runtime.simd.vectors import I8, I16, I32, I64, LANES, join
-
-FIELDS = 4
 
 
 def _turn(element: ir.IntType):

@@ -46,7 +46,7 @@ def test_the_estimate_is_the_sum_of_the_formulas():
     assert got.weights == 6800 + 5632 + 256
     activations = 2 * 64 + 2 * 64 + 32 + 32 + 64 + 2 * 128 + 128
     assert got.scratch == 4 * 10 * activations + 3 * 10 * 128 + 128 * (100 + 64) + 4 * 1000 * 16
-    assert got.program == 118 * MIB + 500 * 100
+    assert got.program == 44 * MIB + 120 * 100
     assert got.total == got.weights + got.cache + got.scratch + got.program
 
 

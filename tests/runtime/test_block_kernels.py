@@ -9,9 +9,9 @@ from kernel_runner import assert_same_bits
 
 from refquant.gguf import FORMATS, dequantize
 from runtime.kernels import PRODUCTS, activations, bf16, gemm, gemm_super
+from runtime.overruns import overruns
 from runtime.packing import pack
 from runtime.program import Program
-from runtime.simd.memory import overruns
 from runtime.weights import padded
 from runtime.workers import Crew
 

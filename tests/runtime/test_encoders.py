@@ -17,7 +17,7 @@ from refquant.gguf import FORMATS
 from runtime.compilation import prepare
 from runtime.encoders import ENCODERS, RowEncoder, quantize
 from runtime.encoders.scalars import WIDEN
-from runtime.simd.memory import overruns
+from runtime.overruns import overruns
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "refquant" / "gguf"
@@ -159,7 +159,7 @@ import numpy as np
 from runtime.encoders import RowEncoder
 from runtime.encoders.lanes import load, put_32, spread, store
 from runtime.encoders.signatures import FLOATS, lane_encoder
-from runtime.simd.memory import overruns
+from runtime.overruns import overruns
 
 @lane_encoder
 def beyond(x, y, importance, sigma2, first, reals, integers):

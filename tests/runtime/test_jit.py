@@ -5,20 +5,26 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runtime import jit
+from runtime import elf, jit
 from runtime.kernels.swiglu import encode
+from runtime.simd import tier
 
 ROOT = Path(__file__).parents[2]
+SOURCES = [f"{name}.py" for name in ("jit", "machine_code", "elf", "symbols", "overruns", "promise", "processor")]
+SOURCES += ["kernels/q8_0.py", "simd/__init__.py", "simd/tier.py"]
 
 
 def test_the_cache_key_is_stable_and_changes_with_the_environment(monkeypatch):
     key = jit.cache_key()
     assert key == jit.cache_key()
     assert len(key) == 16
-    monkeypatch.setattr(jit.config, "CPU_NAME", "another-cpu")
+    monkeypatch.setattr(jit, "target", lambda tier: ("another-cpu", None))
     assert jit.cache_key() != key
     monkeypatch.undo()
-    monkeypatch.setattr(jit.numba, "__version__", "0.0")
+    monkeypatch.setattr(jit, "version", lambda package: "0.0")
+    assert jit.cache_key() != key
+    monkeypatch.undo()
+    monkeypatch.setattr(jit, "cpu", lambda: "another CPU")
     assert jit.cache_key() != key
 
 
@@ -26,7 +32,7 @@ def test_the_cache_key_changes_with_any_source_file(tmp_path):
     copy = tmp_path / "runtime"
     (copy / "kernels").mkdir(parents=True)
     (copy / "simd").mkdir()
-    for file in ("jit.py", "machine_code.py", "kernels/q8_0.py", "simd/tier.py"):
+    for file in SOURCES:
         (copy / file).write_bytes((ROOT / "runtime" / file).read_bytes())
     (copy / "__init__.py").touch()
 
@@ -49,27 +55,30 @@ def run(code: str, **variables: str) -> str:
 
 
 SWITCH = """
+import sys
 from runtime.jit import CACHE
 from runtime.kernels.swiglu import encode
 was_cached, compiled = encode.is_cached, []
 encode.compile = lambda: compiled.append(1) or type(encode).compile(encode)
-print(CACHE.name, was_cached, hex(encode.address)[:2], len(compiled))
+print(CACHE.name, was_cached, hex(encode.address)[:2], len(compiled), "numba" in sys.modules)
 """
 
 
 def test_compiled_kernels_are_read_back_and_never_by_another_tier(tmp_path):
-    first = run(SWITCH, REFQUANT_CACHE=str(tmp_path)).split()
-    assert first[1:] == ["False", "0x", "1"]
-    assert run(SWITCH, REFQUANT_CACHE=str(tmp_path)).split() == [first[0], "True", "0x", "0"]
-    portable = run(SWITCH, REFQUANT_CACHE=str(tmp_path), REFQUANT_SIMD="portable").split()
+    best = next(name for name, needs in tier.NEEDS.items() if set(needs) <= tier.features())
+    plain = {"REFQUANT_CACHE": str(tmp_path), "REFQUANT_SIMD": best, "REFQUANT_CHECKED": "0"}  # not as this process
+    first = run(SWITCH, **plain).split()
+    assert first[1:] == ["False", "0x", "1", "True"]
+    assert run(SWITCH, **plain).split() == [first[0], "True", "0x", "0", str(not elf.SUPPORTED)]
+    portable = run(SWITCH, **plain | {"REFQUANT_SIMD": "portable"}).split()
     assert portable[0] != first[0]
-    assert portable[1:] == ["False", "0x", "1"]
-    checked = run(SWITCH, REFQUANT_CACHE=str(tmp_path), REFQUANT_CHECKED="1").split()
+    assert portable[1:] == ["False", "0x", "1", "True"]
+    checked = run(SWITCH, **plain | {"REFQUANT_CHECKED": "1"}).split()
     assert checked[0] not in (first[0], portable[0])
-    assert checked[1:] == ["False", "0x", "1"]
+    assert checked[1:] == ["False", "0x", "1", "True"]
     (damaged,) = tmp_path.glob(f"{first[0]}/compiled/*encode")
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    assert run(SWITCH, REFQUANT_CACHE=str(tmp_path)).split() == [first[0], "True", "0x", "1"]
+    assert run(SWITCH, **plain).split() == [first[0], "True", "0x", "1", "True"]
 
 
 def test_a_cache_that_cannot_be_written_gives_way_to_a_temporary_one(tmp_path):
@@ -111,7 +120,7 @@ def test_functions_of_a_factory_have_names_of_their_own():
         return add
 
     first, second = factory(1), factory(2)
-    assert first.py_func.__qualname__ != second.py_func.__qualname__
+    assert first.made.py_func.__qualname__ != second.made.py_func.__qualname__
 
 
 def test_code_from_several_processes_does_not_mix(tmp_path):

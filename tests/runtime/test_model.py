@@ -135,6 +135,26 @@ def test_logits_do_not_depend_on_threads_or_on_how_the_prompt_is_cut(tmp_path, a
             np.testing.assert_array_equal(np.concatenate(got).view(np.uint32), ref.view(np.uint32))
 
 
+def test_logits_are_made_for_the_tokens_that_want_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("runtime.engine.BATCH", 16)  # 40 ids are parts of 16, 16 and 8
+    heads = []
+    prompt = Graph.prompt
+    monkeypatch.setattr(Graph, "prompt", lambda self, *call: heads.append(call[-1]) or prompt(self, *call))
+    with Model.load(write_tiny_model(tmp_path / "m.gguf", types="Q8_0")) as model:
+        ref = model.logits(IDS)
+        for wanted, by_part in ((40, [16, 16, 8]), (10, [0, 2, 8]), (1, [0, 0, 1]), (0, [0, 0, 0])):
+            heads.clear()
+            got = model.step(np.array(IDS), Session(model).cache, 0, wanted)
+            assert heads == by_part
+            np.testing.assert_array_equal(got.view(np.uint32), ref[40 - wanted :].view(np.uint32))
+        for wanted in (0, 1):
+            assert model.step(np.array(IDS[:1]), Session(model).cache, 0, wanted).shape == (wanted, ref.shape[1])
+        heads.clear()
+        monkeypatch.setattr("runtime.session.FIRST_SLICE", 8)
+        Session(model).prefill(IDS[:32])
+        assert heads[-1] == 1 and set(heads[:-1]) == {0}
+
+
 def test_nothing_is_compiled_after_loading(tmp_path):
     path = write_tiny_model(tmp_path / "m.gguf", arch="qwen3", types="Q8_0")
     with Model.load(path) as model:

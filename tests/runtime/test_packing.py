@@ -9,8 +9,8 @@ import pytest
 from runtime.arena import ALIGNMENT, Arena
 from runtime.kernels import PRODUCTS
 from runtime.kernels.pack import interleave_numpy
+from runtime.overruns import overruns
 from runtime.packing import Packing, pack
-from runtime.simd.memory import overruns
 from runtime.workers import Crew
 
 

@@ -150,7 +150,7 @@ def test_every_overrun_is_caught_in_checked_mode(tmp_path):
     script = """
         import numpy as np, accesses
         from runtime.program import Program
-        from runtime.simd.memory import overruns
+        from runtime.overruns import overruns
         from runtime.workers import Crew
         crew = Crew(1)
         for name, size in SIZES.items():

@@ -11,6 +11,7 @@ from gguf_bytes import BOOL, F32, F64, I8, I16, I32, I64, STR, U8, U16, U32, U64
 from refquant import gguf
 from refquant.errors import GGUFError
 from refquant.gguf.formats import FORMATS
+from refquant.gguf.strings import Strings
 
 PREFIX = "model"
 SPELLINGS = {
@@ -89,7 +90,7 @@ def test_strings_keep_bytes_that_are_not_utf8(tmp_path):
         raw.pair("cut", STR, b"\1" + bytes(7) + b"\xe9"),
     ]
     with gguf.open(write_file(tmp_path, pairs)) as got:
-        assert isinstance(got.metadata["s"], list)
+        assert isinstance(got.metadata["s"], Strings)
         back = [s.encode("utf-8", "surrogateescape") for s in got.metadata["s"]]
         assert back == [t if isinstance(t, bytes) else t.encode() for t in texts]
         assert got.metadata["none"] == []

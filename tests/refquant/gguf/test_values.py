@@ -16,7 +16,7 @@ def read(strings: list[bytes]) -> list[str]:
     cursor.name = "tokenizer.ggml.tokens"
     walked = values._walk_strings(cursor, len(strings))
     assert cursor.at == len(data)
-    return walked.decode(cursor.buffer)
+    return list(walked.read(cursor.buffer))
 
 
 RARE = {
