@@ -1,5 +1,6 @@
 # make chat       chat with the bundled model; MODEL=file.gguf takes another, ARGS="--temp 0" passes options on
 # make test       run the tests; ARGS="-k nf4" passes options on
+# make tiers      the tests of the runtime under AVX2, under the portable tier, and with every load and store checked
 # make lint       check style and the arrows between the packages
 # make bench      measure against llama.cpp; ARGS="--llama-python PATH --types Q4_0" passes options on (hours without)
 # make bench-avx2       the same with AVX2 alone; LLAMA_AVX2 is a folder with a llama.cpp library built without AVX512
@@ -28,7 +29,7 @@ VENV := .venv
 RUN := @$(VENV)/bin/python
 PEERS := .venv-peers
 PYTHON_PEERS ?= $(PEERS)/bin/python
-PEER_NAMES := torch,bitsandbytes,compressed_tensors,torchao,onnx,onnxruntime,hqq,auto_round,ml_dtypes,gguf
+PEER_NAMES := torch,bitsandbytes,compressed_tensors,torchao,onnx,onnxruntime,hqq,auto_round,ml_dtypes,gguf,transformers,accelerate,tokenizers
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -38,6 +39,10 @@ chat: $(VENV)/chat.stamp
 
 test: $(VENV)/test.stamp
 	$(RUN) -m pytest $(ARGS)
+
+tiers: $(VENV)/test.stamp
+	@for tier in avx2 portable; do REFQUANT_SIMD=$$tier $(VENV)/bin/python -m pytest tests/runtime $(ARGS) || exit 1; done
+	@REFQUANT_CHECKED=1 $(VENV)/bin/python -m pytest tests/runtime $(ARGS)
 
 lint: $(VENV)/test.stamp
 	$(RUN) -m ruff check
@@ -127,4 +132,4 @@ $(VENV)/bin/pip:
 	  || { rm -rf $(VENV); echo "No virtual environment: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
 
 .PHONY: help chat test lint bench bench-matvec bench-quantize bench-formats bench-gptq peers conformance neon encoders-full readme
-.PHONY: clean vectors quality mutants bench-awq bench-avx2 bench-pipeline method-peers
+.PHONY: clean tiers vectors quality mutants bench-awq bench-avx2 bench-pipeline method-peers

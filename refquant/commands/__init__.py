@@ -13,7 +13,7 @@ COMMANDS = {
     "detect": "tell the layout of the quantized weights in a checkpoint",
     "transcode": "write a checkpoint again in another layout, the same numbers",
     "explain": "say what a format of another framework means",
-    "quantize": "quantize a Hugging Face folder by a recipe",
+    "quantize": "quantize a Hugging Face folder or a GGUF file by a recipe",
     "estimate": "estimate the memory that a model takes",
     "report": "show what quantization did to a model, on one page of HTML",
 }

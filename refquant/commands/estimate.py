@@ -17,11 +17,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the epilog is what estimate.py states."""
     parser.description = "Estimate the memory of a model: 10B (parameters), a Hugging Face folder, or a GGUF file."
     parser.epilog = (estimate.__doc__ or "").partition("\n\n")[2]
-    parser.add_argument("model", metavar="COUNT_OR_MODEL")
+    parser.add_argument("model", metavar="COUNT_OR_MODEL", help="parameters (10B, 7.6B, 500M), a folder, a GGUF file")
     parser.add_argument("--context", type=int, default=0, help="tokens of the KV cache; needs a folder or a file")
     parser.add_argument("--kv", choices=[*estimate.CACHE], default="f16", help="type of the cache, default f16")
     parser.add_argument("--batch", type=int, default=1, help="sequences at a time, default 1")
     parser.add_argument("--devices", type=int, default=8, help="for the rows of ZeRO, default 8")
+    parser.add_argument("--rank", type=int, default=16, help="of the adapters of LoRA, default 16")
     parser.add_argument("--fits", metavar="SIZE", help="say which format fits into a memory such as 8GB or 24GiB")
     parser.add_argument("--json", action="store_true", help="print JSON, in bytes")
 
@@ -32,7 +33,8 @@ def run(arguments: argparse.Namespace) -> list[str]:
     options = {"context": arguments.context, "kv": arguments.kv, "batch": arguments.batch}
     rows = _rows(model, options)
     training = {
-        name: estimate.training(model, how, stage=stage, devices=arguments.devices) for name, how, stage in _WAYS
+        name: estimate.training(model, how, stage=stage, devices=arguments.devices, rank=arguments.rank)
+        for name, how, stage in _WAYS
     }
     fits = None
     if arguments.fits is not None:
@@ -47,7 +49,9 @@ def run(arguments: argparse.Namespace) -> list[str]:
     shown = [(name, bits, _gb(needs.weights), _gb(needs.total)) for name, bits, needs in rows]
     lines = [f"{estimate.parameters(model) / 1e9:.3g} billion parameters", ""]
     lines += inspection.table(("to run", "bits", "weights GB", "total GB"), shown, right=(1, 2, 3))
-    lines += _runtime(model, arguments.context)
+    if arguments.context and not isinstance(model, Checkpoint):
+        lines += ["", "the cache of a bare count is not known: name a folder or a file for --context"]
+    lines += _runtime(model, arguments.context, arguments.kv)
     title = f"to train, on each of {arguments.devices}"
     lines += ["", *inspection.table((title, "GB"), [(n, _gb(b)) for n, b in training.items()], right=(1,))]
     if arguments.fits is not None:
@@ -83,12 +87,12 @@ def _rows(model: str | Checkpoint, options: dict) -> list[tuple[str, str, estima
     return rows
 
 
-def _runtime(model: str | Checkpoint, context: int) -> list[str]:
+def _runtime(model: str | Checkpoint, context: int, kv: str) -> list[str]:
     """What the runtime of this project takes with a GGUF file."""
     if not isinstance(model, Checkpoint) or not model.path.is_file():
         return []
     with gguf.open(model.path) as file:
-        return ["", f"in the runtime: {memory.to_run(file, context or None)}"]
+        return ["", f"in the runtime: {memory.to_run(file, context or None, kv)}"]
 
 
 def _gb(count: int) -> str:

@@ -7,27 +7,40 @@ from refquant import inspection
 from refquant.errors import SchemeError
 from refquant.pipeline import recipe, recipe_text, spellings
 
+EPILOG = """\
+examples
+  refquant explain W4A16                                            a preset
+  refquant explain nf4                                              a name of another framework; int8, qint8 ...
+  refquant explain load_in_4bit=true bnb_4bit_quant_type=nf4        keywords of BitsAndBytesConfig, GPTQConfig ...
+  refquant explain bnb_4bit_compute_dtype                           one of them alone
+  refquant explain Q4_K_M                                           a file type of GGUF
+  refquant explain int4-g64-asym                                    a scheme of ours
+  refquant explain recipe.yaml                                      a recipe, ours or llm-compressor's: its steps
+
+The same spellings are what `refquant quantize --recipe` and `refquant.oneshot` take.
+"""
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.description = (
-        "Say what a format means: a preset (W4A16), a name of another framework (nf4, int8, load_in_4bit, qint8), a "
-        "file type (Q4_K_M), keywords (load_in_4bit=true bnb_4bit_quant_type=nf4), one of our schemes, or a recipe, a "
-        "file of YAML or JSON in our form or in that of llm-compressor."
-    )
-    parser.add_argument("said", nargs="*", metavar="NAME or KEY=VALUE", help="without it, all known names are listed")
+    parser.description = "Say in our words what a format, a keyword or a recipe of another framework means."
+    parser.epilog = EPILOG
+    parser.add_argument("said", nargs="*", metavar="NAME or KEY=VALUE", help="without it, all that is known is listed")
 
 
 def run(arguments: argparse.Namespace) -> list[str]:
-    """The lines of one meaning, or a table. Raises SchemeError."""
+    """The lines of one meaning, or tables of all that is known. Raises SchemeError."""
     said = arguments.said
     if not said:
         rows = [(name, m.weights, m.activations, m.method, m.layout) for name, m in spellings.NAMES.items()]
-        return list(inspection.table(("spelling", "weights", "activations", "method", "layout"), rows))
+        names = inspection.table(("spelling", "weights", "activations", "method", "layout"), rows)
+        return [*names, "", *inspection.table(("keyword", "what it means"), list(spellings.KEYWORDS.items()))]
     if all("=" in word for word in said):
         return str(spellings.explain(dict(_pair(word) for word in said))).splitlines()
     if len(said) > 1:
         raise SchemeError(f"explain: {len(said)} words, expected one name, or KEY=VALUE pairs")
+    if said[0] in spellings.KEYWORDS:
+        return [f"{said[0]} {spellings.KEYWORDS[said[0]]}"]
     if said[0].endswith(recipe_text.ENDINGS):
         return _steps(recipe.read(said[0]))
     return str(spellings.explain(said[0])).splitlines()

@@ -4,11 +4,11 @@ import argparse
 import dataclasses
 import json
 import math
-import sys
 from pathlib import Path
 
 from refquant.errors import QuantError
 from refquant.inspection import printable
+from refquant.pipeline.progress import Bar
 from refquant.report import Comparison, compare, page
 
 EPILOG = """\
@@ -16,7 +16,7 @@ examples
   refquant report Qwen2.5-0.5B q4 --text text.txt -o report.html
   refquant report model-F16.gguf model-Q4_K_M.gguf --text text.txt --json
 
-Progress goes to standard error. The page has no scripts and needs no network.
+The page has no scripts and needs no network. Progress is shown on standard error where that is a terminal.
 """
 
 
@@ -35,6 +35,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> list[str]:
     """A line that names the page, or JSON. Raises QuantError."""
+    path, wanted = Path(arguments.out or "report.html"), arguments.out or not arguments.json
+    if wanted and not path.parent.is_dir():
+        raise QuantError(f"{path}: {path.parent} is no folder, expected one to put the page into")
+    bar = Bar()
     try:
         found = compare(
             arguments.original,
@@ -42,12 +46,11 @@ def run(arguments: argparse.Namespace) -> list[str]:
             arguments.text,
             samples=arguments.samples,
             seq_len=arguments.seq_len,
-            progress=_told,
+            progress=bar,
         )
     finally:
-        sys.stderr.write("\n")
-    path = Path(arguments.out or "report.html")
-    if arguments.out or not arguments.json:
+        bar.end()
+    if wanted:
         try:
             path.write_text(page(found), encoding="utf-8")
         except OSError as error:
@@ -55,11 +58,6 @@ def run(arguments: argparse.Namespace) -> list[str]:
     if arguments.json:
         return [json.dumps(_finite(dataclasses.asdict(found)), indent=1)]
     return [f"{printable(str(path))}: {_summary(found)}"]
-
-
-def _told(what: str, done: int, total: int) -> None:
-    sys.stderr.write(f"\r{what} block {done} of {total}")
-    sys.stderr.flush()
 
 
 def _summary(found: Comparison) -> str:

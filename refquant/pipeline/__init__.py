@@ -1,4 +1,5 @@
-"""From a checkpoint to a quantized checkpoint: Hugging Face folders and GGUF in; compressed-tensors, GPTQ, GGUF out.
+"""From a checkpoint to a quantized checkpoint. In: Hugging Face folders, quantized or not, and GGUF. Out: folders of
+compressed-tensors, GPTQ, AWQ, bitsandbytes; GGUF.
 
 oneshot             a model, a recipe, a calibration text -> a quantized folder or file     oneshot.py, recipe.py
 open_checkpoint     a folder, quantized or not, or a GGUF file: checked, still in its files huggingface.py

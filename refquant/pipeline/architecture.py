@@ -151,13 +151,12 @@ def sources(name: str, config: ModelConfig, kind: str) -> tuple[str, ...]:
 
 
 def _refuse_others(path: object, config: Mapping[str, Any], kind: str) -> None:
-    normalized = {"qwen2_moe": False, "qwen3_moe": True}
     neutral = {
         "hidden_act": ("silu", "swish", None),
         "use_sliding_window": (False, None),
         "mlp_only_layers": ([], None),
         "decoder_sparse_step": (1, None),
-        "norm_topk_prob": (normalized[kind], None) if kind in normalized else (config.get("norm_topk_prob"),),
+        "norm_topk_prob": {"qwen2_moe": (False, None), "qwen3_moe": (True,)}.get(kind, (config.get("norm_topk_prob"),)),
     }
     for key, allowed in neutral.items():
         if config.get(key) not in allowed:
@@ -200,8 +199,9 @@ def _experts(fields: Fields, kind: str) -> dict[str, tuple[str, Any]]:
         return {"expert_count": ("u32", fields.whole("num_local_experts")), "expert_used_count": ("u32", used)}
     if not kind.endswith("_moe"):
         return {}
+    count = "num_experts" if "num_experts" in fields.config else "num_local_experts"  # as transformers 5 writes it
     found = {
-        "expert_count": ("u32", fields.whole("num_experts")),
+        "expert_count": ("u32", fields.whole(count)),
         "expert_used_count": ("u32", fields.whole("num_experts_per_tok")),
         "expert_feed_forward_length": ("u32", fields.whole("moe_intermediate_size")),
     }

@@ -67,7 +67,10 @@ def parameters(said: str | int | Checkpoint) -> int:
         return said.parameters
     count = _number(str(said), UNITS)
     if count is None or not 1 <= count <= 10**15:
-        raise RangeError(f"estimate: parameters = {str(said)[:40]!r}, expected a number such as 10B, 7.6B or 500M")
+        raise RangeError(
+            f"estimate: parameters = {str(said)[:80]!r}, expected a number such as 10B, 7.6B or 500M, "
+            "or a folder or file that is there"
+        )
     return count
 
 
@@ -115,8 +118,8 @@ def estimate(
 
 def bits_per_weight(scheme: str) -> float:
     """Of a plain name its width, of a scheme with what its groups store, of a mixed file type the mean."""
-    if scheme in BITS:
-        return BITS[scheme]
+    if (plain := _plain(scheme)) in BITS:
+        return BITS[plain]
     if (name := scheme.upper()) in FILE_TYPES or name in ALIASES:
         return _typical_bits(ALIASES.get(name, name))
     return _scheme(scheme).bits_per_weight
@@ -162,6 +165,11 @@ def _number(said: str, units: dict[str, int]) -> int | None:
     return int(float(found[1]) * units[found[2]]) if found and found[2] in units else None
 
 
+def _plain(scheme: str) -> str:
+    """fp16 is FP16, but nf4 and int8 are schemes with their scales, and NF4 and INT8 codes alone."""
+    return scheme.upper() if BITS.get(scheme.upper(), 0) >= 16 else scheme
+
+
 def _scheme(said: str) -> Scheme:
     """Of weights, by any spelling. Raises SchemeError."""
     try:
@@ -179,8 +187,8 @@ def _weights(model: Checkpoint, scheme: str | None) -> int:
         return sum(tensor.data.nbytes for tensor in model.tensors.values())
     if (name := scheme.upper()) in FILE_TYPES or name in ALIASES:
         return _gguf_bytes(model, ALIASES.get(name, name))
-    if BITS.get(scheme, 0) >= 16:
-        return int(model.parameters * BITS[scheme] / 8)
+    if BITS.get(plain := _plain(scheme), 0) >= 16:
+        return int(model.parameters * BITS[plain] / 8)
     matrices = _matrices(model)
     rest = sum(t.data.size * (4 if t.dtype == "F32" else 2) for n, t in model.tensors.items() if n not in matrices)
     if scheme in BITS:

@@ -45,7 +45,7 @@ def make(
 ) -> tuple[int, int]:
     """Write the file `output`; (matrices that a method rounded, parts and tensors that were there).
 
-    keywords  of convert_to_gguf: encoders, choices, importance, name
+    keywords  of convert_to_gguf: encoders, choices, importance, name, with_vocabulary
 
     Raises SchemeError (a method that has no grid in this type), QuantError and its kinds, OSError.
     """
@@ -72,7 +72,8 @@ def described(keywords: Mapping[str, Any]) -> dict[str, object]:
     digest = hashlib.sha256()
     for name in sorted(importance):
         digest.update(name.encode() + np.ascontiguousarray(importance[name]).tobytes())
-    return {"choices": repr(keywords.get("choices")), "importance": digest.hexdigest(), "name": keywords.get("name")}
+    said = {"choices": repr(keywords.get("choices")), "importance": digest.hexdigest(), "name": keywords.get("name")}
+    return said | {"with_vocabulary": keywords.get("with_vocabulary", True)}
 
 
 def _types(checkpoint: Checkpoint, recipe: Recipe, choices: Choices | None) -> dict[str, str]:

@@ -9,7 +9,8 @@
 
 Checked   every file is there and whole, every tensor that the architecture needs has its shape and is F32, F16 or BF16.
           What is wrong raises QuantError (UnsupportedError for what is well-formed but not known here) naming file and
-          tensor. Tensors that are not needed (rotary_emb.inv_freq of old files) are listed in `unused`.
+          tensor. Tensors that are not needed are listed in `unused`: nothing computes with them, and no result holds
+          them, which is a warning, but for rotary_emb.inv_freq of old files.
 Quantized folders (config.json has a quantization_config) give decoded weights: quantized.py.
 Memory    files are mapped: a tensor costs memory while its values are in use.
 """
@@ -51,6 +52,9 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
         warnings = (warning,)
     needed = _check(path, model, config, tensors, files)
     unused = tuple(name for name in tensors if name not in needed)
+    if not warnings and (left := [name for name in unused if not name.endswith("rotary_emb.inv_freq")]):
+        shown = ", ".join(name[:120] for name in left[:3])
+        warnings = (f"{path}: {len(left)} tensors that a {config['model_type']} does not have are left out: {shown}",)
     return Checkpoint(path, config, model, tensors, files, unused, {}, warnings)
 
 

@@ -33,19 +33,19 @@ from typing import Any
 
 import numpy as np
 
-from refquant import groups
 from refquant.errors import QuantError, SchemeError
 from refquant.hessian import Hessian
 from refquant.layouts import safetensors_file
 from refquant.layouts.arrays import floats, stored
-from refquant.pipeline import block, gguf_output, records, rotation, scaling, tasks, vocabulary, work
+from refquant.pipeline import gguf_output, rotation, scaling, tasks, vocabulary, work
 from refquant.pipeline.calibration import sequences
 from refquant.pipeline.checkpoint import Checkpoint
-from refquant.pipeline.configured import Stored, quantization_config
+from refquant.pipeline.configured import quantization_config
 from refquant.pipeline.executor import Executor, open_executor
 from refquant.pipeline.global_scales import is_global, merged
 from refquant.pipeline.huggingface import open_checkpoint
 from refquant.pipeline.part import Part
+from refquant.pipeline.plan import Plan, names_of, parts_of, plan_of
 from refquant.pipeline.recipe import Modifier, Recipe, read
 from refquant.pipeline.to_gguf import Encoder
 from refquant.rounding import narrow
@@ -82,10 +82,10 @@ def oneshot(
 ) -> Result:
     """Quantize `model`, a folder or a GGUF file, by `recipe` (recipe.py: a name, a file, a text, a dict) into `output`.
 
-    calibration  a text or JSONL file, or sequences of token ids (calibration.py); all methods but nearest need it, and
-                 inputs in NVFP4, which are left as they are without it
+    calibration  a text or JSONL file, or sequences of token ids (calibration.py); all methods but nearest and quarot
+                 need it, and so do inputs in NVFP4, whose scale is found before the model runs
     encoders     for GGUF, as in `convert_to_gguf`
-    gguf         for GGUF, more keywords of `convert_to_gguf`: choices, importance, name
+    gguf         for GGUF, more keywords of `convert_to_gguf`: choices, importance, name, with_vocabulary
     executor     "serial", "threads", "processes", "dask://HOST:PORT" or an Executor (executor.py)
     progress     is told (what, steps done, steps in all)
 
@@ -95,7 +95,6 @@ def oneshot(
     start = time.monotonic()
     checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model)
     recipe, output = read(recipe), Path(output)
-    recipe = recipe if recipe.calibrated or calibration is not None else recipe.without_static_inputs()
     for warning in checkpoint.warnings:
         warnings.warn(warning, stacklevel=2)
     ids = _ids(checkpoint, recipe, calibration, samples, seq_len)
@@ -133,19 +132,18 @@ def quantized_folder(
 
     for_gguf  scales are float16, and what is not quantized is float32: a file of GGUF is made of it
     """
-    names = _names(checkpoint)
+    names = names_of(checkpoint)
     for modifier in recipe.rotating():
         turned = folder / rotation.FOLDER
-        parts = _parts(checkpoint, names, {}, turned, "")
+        parts = parts_of(checkpoint, names, {}, turned)
         checkpoint = rotation.rotated(checkpoint, modifier, parts, turned, executor)
-        names = _names(checkpoint)
-    plan = _plan(checkpoint, recipe, names, "float16" if for_gguf else "")
+        names = names_of(checkpoint)
+    plan = plan_of(checkpoint, recipe, names, "float16" if for_gguf else "")
     if not plan and not recipe.scaling() and not recipe.rotating():
         raise SchemeError("oneshot: layers that the recipe matches = 0, expected some: look at targets and ignore")
     hidden = [floats(checkpoint.tensors[_EMBEDDING].data[one])[0] for one in ids]
-    run = _Run(
-        checkpoint, recipe, plan, _parts(checkpoint, names, plan, folder, "F32" if for_gguf else ""), hidden, executor
-    )
+    parts = parts_of(checkpoint, names, plan, folder, "F32" if for_gguf else "")
+    run = _Run(checkpoint, recipe, plan, parts, hidden, executor)
     resumed = run.all_parts(progress)
     run.finish(folder)
     if recipe.rotating():
@@ -159,7 +157,7 @@ class _Run:
 
     checkpoint: Checkpoint
     recipe: Recipe
-    plan: dict[str, tuple[Modifier, Stored]]  # by layer
+    plan: Plan
     parts: list[Part]  # the last is what is in no block
     hidden: list[np.ndarray]
     executor: Executor
@@ -247,14 +245,16 @@ class _Run:
 
     def _scale(self, part: Part, modifier: Modifier) -> None:
         """Write the weights that one modifier changes beside those that others have."""
-        shapes = {short: self.checkpoint.tensors[full].data for short, full in part.names.items()}
-        wanted = frozenset(scaling.scaled_inputs(shapes))
+        pairs = scaling.pairs(modifier, part.prefix, self.checkpoint.model, part.names)
+        wanted = scaling.inputs(modifier, part.prefix, pairs, part.names)
         step = max(1, math.ceil(sum(len(x) for x in self.hidden) / scaling.TOKENS))
         seen = list(self.executor.map(partial(tasks.inputs, part, wanted, step), tasks.chunks(self.hidden)))
         X = {name: np.concatenate([rows for one in seen for rows in one[name]]) for name in wanted}
-        (changed,) = self.executor.map(partial(tasks.scaled, part, modifier), [X])
+        scales = self.executor.map(partial(tasks.searched, part, modifier), ((p, X[p.layers[0]]) for p in pairs))
+        changes = scaling.changes(modifier, part.prefix, part.names, dict(zip(pairs, scales)), X)
+        changed = self.executor.map(partial(tasks.scaled, part, modifier), changes.items())
         old = safetensors_file.read(part.scaled).tensors if part.scaled.is_file() else {}
-        arrays = {n: np.array(t.data) for n, t in old.items()} | {part.names[n]: w for n, w in changed.items()}
+        arrays = {n: np.array(t.data) for n, t in old.items()} | {part.names[n]: w for n, w in zip(changes, changed)}
         tensors = [(name, "F32", array) for name, array in arrays.items()]
         safetensors_file.write(part.scaled, tensors, None, safetensors_file.room(arrays))
 
@@ -287,60 +287,13 @@ def _folder_maker(ids: Sequence[np.ndarray], executor: Executor, progress: Progr
 
 
 def _ids(checkpoint: Checkpoint, recipe: Recipe, data: object, samples: int, seq_len: int) -> list[np.ndarray]:
-    if not recipe.calibrated and (data is None or not recipe.static_inputs):
+    if not recipe.calibrated and not recipe.static_inputs:
         return []
     if data is None:
-        raise QuantError("oneshot: calibration = None, expected a text or token ids for a recipe that looks at inputs")
+        why = "a recipe that looks at inputs"
+        why = why if recipe.calibrated else "inputs in NVFP4, or a recipe that leaves inputs alone, such as NVFP4A16"
+        raise QuantError(f"oneshot: calibration = None, expected a text or token ids for {why}")
     return sequences(checkpoint, data, samples, seq_len)
-
-
-def _names(checkpoint: Checkpoint) -> dict[int, dict[str, str]]:
-    """{block: {name without "model.layers.N.": full name}}; what is in no block comes last."""
-    count = checkpoint.model.n_layer
-    found: dict[int, dict[str, str]] = {i: {} for i in range(count + 1)}
-    for name in checkpoint.tensors:
-        if name in checkpoint.unused:
-            continue
-        parts = name.split(".", 3)
-        i = int(parts[2]) if name.startswith("model.layers.") else count
-        found[i][parts[3] if i < count else name] = name
-    return found
-
-
-def _parts(
-    checkpoint: Checkpoint, names: Mapping[int, Mapping[str, str]], plan: Mapping[str, object], folder: Path, plain: str
-) -> list[Part]:
-    model, count = str(checkpoint.path.resolve()), len(names)
-    stamp = checkpoint.stamp
-    found = []
-    for i, table in names.items():
-        layers = {n.removesuffix(".weight") for n in table.values() if n.endswith(".weight")}
-        own = {layer: plan[layer] for layer in plan if layer in layers}
-        file = f"model-{i + 1:05d}-of-{count:05d}.safetensors"
-        found.append(Part(model, stamp, str(folder.resolve()), i, file, i < count - 1, table, own, plain))
-    return found
-
-
-def _plan(
-    checkpoint: Checkpoint, recipe: Recipe, names: Mapping[int, Mapping[str, str]], scale_dtype: str = ""
-) -> dict[str, tuple[Modifier, Stored]]:
-    """What happens to every layer that a modifier matches."""
-    plan = {}
-    for i, table in names.items():
-        shapes = {short: checkpoint.tensors[full].data for short, full in table.items()}
-        is_block = i < checkpoint.model.n_layer
-        layers = block.linears(shapes) if is_block else [n for n in ["lm_head"] if f"{n}.weight" in table]
-        for short in layers:
-            layer = table[f"{short}.weight"].removesuffix(".weight")
-            modifier = recipe.rounding(layer)
-            if modifier is not None:
-                dtype = checkpoint.dtype(f"{layer}.weight")
-                scheme = records.fitted(modifier.weights, recipe.layout, scale_dtype or dtype)
-                layout = records.layout_of(scheme, recipe.layout, modifier.activations is None)
-                where = f"{checkpoint.path}: layer {layer}"
-                groups.scale_shape(where, shapes[f"{short}.weight"].shape, scheme.granularity)  # now, not hours later
-                plan[layer] = modifier, Stored(scheme, modifier.activations, layout)
-    return plan
 
 
 def _state(checkpoint: Checkpoint, recipe: Recipe, ids: list[np.ndarray]) -> dict[str, object]:

@@ -11,6 +11,8 @@
 
 The last is llm-compressor's (llm_compressor.py).
 
+Options   of a method are its module's (OPTIONS): damp and order of gptq, sparsity and pattern of sparsegpt, clip of
+          awq, alpha of smoothquant, seed of quarot ...
 Names     of a layer, as "model.layers.0.mlp.up_proj", without `.weight`. A pattern matches one if it is
               Linear              any layer
               re:REGEX            the regex, from the beginning (re.match)
@@ -21,20 +23,29 @@ First     of two rounding modifiers that match a layer the first decides.
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from refquant import nvfp4, schemes
+from refquant import gptq, nvfp4, schemes
 from refquant.errors import SchemeError
 from refquant.pipeline import gguf_grids, llm_compressor, recipe_text
-from refquant.pipeline.spellings import Meaning, explain
+from refquant.pipeline.spellings import LAYOUT_NAMES, Meaning, explain
 from refquant.schemes import Scheme
 
 ROUNDING = ("nearest", "gptq", "sparsegpt")
 SCALING = ("awq", "smoothquant")
 ROTATING = ("quarot",)
 ALIASES = {"rtn": "nearest", "round": "nearest", "quantization": "nearest"}
+_SWEEP = frozenset(field.name for field in fields(gptq.Settings)) | {"dialect"}
+OPTIONS: dict[str, frozenset[str]] = {
+    "nearest": frozenset(),
+    "gptq": _SWEEP,
+    "sparsegpt": _SWEEP | {"sparsity", "pattern"},
+    "awq": frozenset({"clip", "dialect"}),
+    "smoothquant": frozenset({"alpha", "dialect"}),
+    "quarot": frozenset({"seed", "values"}),
+}
 _OURS = ("method", "scheme", "weights", "activations", "targets", "ignore", "layout")
 
 
@@ -82,18 +93,13 @@ class Recipe:
 
     @property
     def calibrated(self) -> bool:
-        """Whether inputs are needed."""
+        """Whether a method looks at inputs."""
         return any(m.calibrated for m in self.modifiers)
 
     @property
     def static_inputs(self) -> bool:
         """Whether inputs are rounded in a format that has a scale of all of them, found before."""
         return any(_is_static(m.activations) for m in self.modifiers)
-
-    def without_static_inputs(self) -> "Recipe":
-        """The same with such inputs left as they are."""
-        modifiers = (replace(m, activations=None) if _is_static(m.activations) else m for m in self.modifiers)
-        return replace(self, modifiers=tuple(modifiers))
 
 
 def _is_static(scheme: Scheme | None) -> bool:
@@ -121,7 +127,7 @@ def read(
 ) -> Recipe:
     """A recipe from any of the forms above. `method`, `ignore` and `layout` replace what it says.
 
-    Raises SchemeError: unknown names, keys, schemes; a file that is no JSON.
+    Raises SchemeError: unknown names, keys, options, schemes, layouts; a file that is no JSON.
     """
     recipe = said if isinstance(said, Recipe) else _read(said)
     if method is not None and recipe.layout == "gguf":
@@ -132,7 +138,12 @@ def read(
         modifiers = _with_method(modifiers, method)
     if ignore is not None:
         modifiers = tuple(replace(m, ignore=tuple(ignore)) for m in modifiers)
-    return _in_layout(replace(recipe, modifiers=modifiers), layout)
+    recipe = _in_layout(replace(recipe, modifiers=modifiers), layout)
+    if recipe.layout not in LAYOUT_NAMES:
+        raise SchemeError(f"recipe: layout = {str(recipe.layout)[:80]!r}, expected one of {', '.join(LAYOUT_NAMES)}")
+    for modifier in recipe.modifiers:
+        _no_other_options(modifier.method, dict(modifier.options))
+    return recipe
 
 
 def _read(said: object) -> Recipe:
@@ -175,19 +186,18 @@ def _from_ours(said: dict[str, Any]) -> Recipe:
     given = {key: said.pop(key) for key in _OURS if key in said}
     if given.get("method") in ROTATING and set(given) == {"method"}:
         return Recipe((Modifier(given["method"], None, options=tuple(sorted(said.items()))),))
-    if "scheme" in given and explain(given["scheme"]).layout == "gguf":
-        meaning = explain(given["scheme"])
-        meaning = replace(meaning, method=given.get("method", meaning.method), options=tuple(said.items()))
-        recipe = _to_gguf(meaning, given.get("ignore"), given.get("targets"), given.get("weights"))
-        return _in_layout(recipe, given.get("layout"))
-    if "weights" in given:
+    is_gguf = "scheme" in given and explain(given["scheme"]).layout == "gguf"
+    if "weights" in given and not is_gguf:
         meaning = Meaning(given["weights"], given.get("activations") or "")
     else:
         meaning = explain(given.get("scheme", given.get("method", "")))
-    meaning = replace(meaning, method=given.get("method", meaning.method))
-    recipe = _from_meaning(meaning, given.get("ignore"), given.get("targets"))
-    table = dict(meaning.options) | said
-    recipe = replace(recipe, modifiers=tuple(_with_options(m, table) for m in recipe.modifiers))
+    method = _known_method(given.get("method", meaning.method))
+    _no_other_options(method, said)
+    meaning = replace(meaning, method=method, options=tuple((dict(meaning.options) | said).items()))
+    if is_gguf:
+        recipe = _to_gguf(meaning, given.get("ignore"), given.get("targets"), given.get("weights"))
+    else:
+        recipe = _from_meaning(meaning, given.get("ignore"), given.get("targets"))
     return _in_layout(recipe, given.get("layout"))
 
 
@@ -255,7 +265,9 @@ def _with_method(modifiers: tuple[Modifier, ...], method: str) -> tuple[Modifier
     if method in SCALING:
         return replace(last, method=method, options=()), replace(last, method="nearest", options=())
     keep = tuple(m for m in modifiers if m.method not in ROUNDING)
-    return (*keep, *(replace(m, method=method) for m in modifiers if m.method in ROUNDING))
+    rounding = (m for m in modifiers if m.method in ROUNDING)
+    kept = ((m, tuple(o for o in m.options if o[0] in OPTIONS[method])) for m in rounding)
+    return (*keep, *(replace(m, method=method, options=options) for m, options in kept))
 
 
 def _known_method(name: str) -> str:
@@ -275,6 +287,14 @@ def _joined(parts: list[Recipe]) -> Recipe:
     if said:
         modifiers = [m for m in modifiers if m.method not in ROUNDING] + said
     return replace(parts[-1], modifiers=tuple(modifiers))
+
+
+def _no_other_options(method: str, said: Mapping[str, Any]) -> None:
+    """A key that is mistyped must not be lost: what it was to say would not happen. Raises SchemeError."""
+    unknown = sorted(set(said) - OPTIONS[method])
+    if unknown:
+        known = ", ".join([*_OURS, *sorted(OPTIONS[method])])
+        raise SchemeError(f"recipe: key {unknown[0]!r} of {method} is unknown, expected one of {known}")
 
 
 def _strings(what: str, value: Any) -> tuple[str, ...]:

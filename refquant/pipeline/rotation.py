@@ -44,12 +44,12 @@ def rotated(
 ) -> Checkpoint:
     """The turned model. `parts` are those of the model, with `folder` as theirs.
 
-    Raises UnsupportedError (experts), SchemeError (unknown options), ShapeError (no Hadamard matrix of a size).
+    Raises UnsupportedError (experts), SchemeError (a seed that is none), ShapeError (no Hadamard matrix of a size).
     """
     options = dict(modifier.options)
-    seed, values = options.pop("seed", 0), options.pop("values", True)
-    if options or type(seed) is not int or seed < 0:
-        raise SchemeError(f"recipe: options of quarot = {sorted(options) or seed!r}, expected seed (>= 0) and values")
+    seed, values = options.get("seed", 0), options.get("values", True)
+    if type(seed) is not int or seed < 0:
+        raise SchemeError(f"recipe: seed of quarot = {seed!r}, expected an integer of at least 0")
     if checkpoint.model.mixture is not None:
         raise UnsupportedError(f"{checkpoint.path}: quarot: has experts, expected a dense model")
     folder.mkdir(exist_ok=True)

@@ -21,7 +21,7 @@ from refquant import schemes
 from refquant.errors import SchemeError
 from refquant.gguf.file_types import ALIASES, FILE_TYPES
 
-LAYOUT_NAMES = ("compressed-tensors", "gptq", "gptq_v2", "awq-gemm", "bitsandbytes", "gguf")
+LAYOUT_NAMES = ("compressed-tensors", "gptq", "gptq_v2", "awq-gemm", "awq-gemv", "bitsandbytes", "gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ _MXFP4, _MXFP8, _NVFP4 = (f"{name}@compressed-tensors" for name in ("mxfp4", "mx
 _BNB8 = Meaning("int8-token@bitsandbytes", "int8-token@bitsandbytes", layout="bitsandbytes")
 _NF4 = Meaning("nf4", layout="bitsandbytes")
 NAMES: dict[str, Meaning] = {
+    "W16A16": Meaning("", notes=("nothing is quantized",)),
     "W4A16": Meaning("int4-g128"),
     "W4A16_ASYM": Meaning("int4-g128-asym"),
     "W8A16": Meaning("int8-channel"),
@@ -67,7 +68,7 @@ NAMES: dict[str, Meaning] = {
     "MXFP4A16": Meaning(_MXFP4),
     "MXFP8": Meaning(_MXFP8, _MXFP8),
     "MXFP8A16": Meaning(_MXFP8),
-    "NVFP4": Meaning(_NVFP4, _NVFP4, notes=("without a calibration text activations are left alone, as in NVFP4A16",)),
+    "NVFP4": Meaning(_NVFP4, _NVFP4, notes=("inputs need a calibration text; NVFP4A16 leaves them alone",)),
     "NVFP4A16": Meaning(_NVFP4),
     "int8": Meaning("int8-channel"),
     "int4": Meaning("int4-g128"),
@@ -95,6 +96,24 @@ _BNB_IGNORED = {
     "llm_int8_enable_fp32_cpu_offload": "is of the runtime",
     "llm_int8_has_fp16_weight": "is of training",
 }
+KEYWORDS: dict[str, str] = {
+    "bnb_4bit_quant_type": "names the levels: nf4, or fp4 (bnb_fp4 here), its default",
+    "bnb_4bit_use_double_quant": "stores scales in 8 bits: nf4-dq, bnb_fp4-dq",
+    "llm_int8_skip_modules": "is `ignore` of a recipe",
+    **_BNB_IGNORED,
+    "bits": "with group_size and sym names the scheme: int4-g128",
+    "group_size": "is the g128 of int4-g128; -1 is a scale for each row, int4-channel",
+    "sym": "false gives codes a zero point: uint4-g128",
+    "desc_act": "is `order: activation` of the method gptq",
+    "static_groups": "is the same option of the method gptq",
+    "damp_percent": "is `damp` of the method gptq",
+    "checkpoint_format": "is the layout: gptq or gptq_v2",
+    "w_bit": "is bits, of AutoAWQ",
+    "q_group_size": "is group_size, of AutoAWQ",
+    "zero_point": "true gives codes a zero point: uint4-g128, AutoAWQ's default",
+    "version": "is the layout: gemm is awq-gemm, gemv is awq-gemv",
+    "modules_to_not_convert": "is `ignore` of a recipe",
+}  # of BitsAndBytesConfig, GPTQConfig and AwqConfig, beside load_in_4bit and load_in_8bit
 
 
 def explain(said: str | Mapping[str, object]) -> Meaning:
@@ -106,6 +125,8 @@ def explain(said: str | Mapping[str, object]) -> Meaning:
     for name in (said, said.lower(), said.upper()):
         if name in NAMES:
             return NAMES[name]
+    if said in KEYWORDS:
+        raise SchemeError(f"spellings: {said} {KEYWORDS[said]}; expected beside load_in_4bit or bits, as a keyword")
     upper = said.upper()
     if upper in FILE_TYPES or upper in ALIASES:
         return Meaning(ALIASES.get(upper, upper), layout="gguf")
@@ -132,9 +153,10 @@ def _bitsandbytes(said: dict[str, object]) -> Meaning:
     four, eight = said.pop("load_in_4bit", False), said.pop("load_in_8bit", False)
     kind = said.pop("bnb_4bit_quant_type", "fp4")
     double, skipped = said.pop("bnb_4bit_use_double_quant", False), said.pop("llm_int8_skip_modules", None) or []
-    if bool(four) == bool(eight) or kind not in ("fp4", "nf4"):
-        got = f"load_in_4bit, load_in_8bit, bnb_4bit_quant_type = {four!r}, {eight!r}, {kind!r}"
-        raise SchemeError(f"spellings: {got}, expected one of the two, and fp4 or nf4")
+    if bool(four) == bool(eight):
+        raise SchemeError(f"spellings: load_in_4bit, load_in_8bit = {four!r}, {eight!r}, expected one of the two")
+    if kind not in ("fp4", "nf4"):
+        raise SchemeError(f"spellings: bnb_4bit_quant_type = {kind!r}, expected fp4 or nf4")
     notes = tuple(f"{name} {why}" for name, why in _BNB_IGNORED.items() if said.pop(name, None) is not None)
     if said:
         raise SchemeError(f"spellings: keyword {sorted(said)[0]!r} is unknown to bitsandbytes' configuration")

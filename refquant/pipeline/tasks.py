@@ -3,7 +3,8 @@
     observe    sequences -> the Hessians of their inputs, by layer            summed up over the chunks in their order
     inputs     sequences -> some rows of the inputs of layers, by layer       joined in the order of the chunks
     peaks      sequences -> max|X| of the inputs of layers, by layer          the largest of the chunks
-    scaled     inputs    -> the weights that AWQ or SmoothQuant changes
+    searched   a pair of layers, their input -> the scale between them, of AWQ or SmoothQuant
+    scaled     a tensor, its change by such scales -> the tensor
     rounded    a layer, its Hessian, the peak of its inputs -> the arrays of its layout
     advance    sequences -> the same behind the block, as its file has it
 
@@ -100,9 +101,16 @@ def inputs(part: Part, wanted: frozenset[str], step: int, chunk: Chunk) -> dict[
     return seen
 
 
-def scaled(part: Part, modifier: Modifier, X: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors that change, by their short names, float32."""
-    return scaling.scale(modifier, part.prefix, part.checkpoint.model, part.weights(), X)
+def searched(part: Part, modifier: Modifier, item: tuple[scaling.Pair, np.ndarray]) -> np.ndarray:
+    """The scale s (in,) of a pair of layers, from the input X (tokens, in) of its first one."""
+    pair, X = item
+    return scaling.search(modifier, [part.weight(f"{layer}.weight") for layer in pair.layers], X)
+
+
+def scaled(part: Part, modifier: Modifier, item: tuple[str, scaling.Change]) -> np.ndarray:
+    """A tensor, by its short name, with its change, float32."""
+    short, change = item
+    return scaling.changed(modifier, part.weight(short), change)
 
 
 def rounded(part: Part, item: tuple[str, Hessian | None, np.float32 | None]) -> list[tuple[str, str, np.ndarray]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refquant.errors import SchemeError, UnsupportedError
+from refquant.errors import SchemeError, ShapeError, UnsupportedError
 from refquant.gguf import FORMATS
 from refquant.gguf.file_types import FILE_TYPES, Choices, FileType, Model, file_order, lookup, needs_imatrix, select
 from refquant.gguf.writer import create
@@ -56,7 +56,7 @@ def convert_to_gguf(
 
     file_type        a file type ("Q4_K_M") or a type ("NVFP4") for all matrices; `choices` for single tensors
     encoders         {type: function(x (rows, n) float32, imatrix=None or (n,)) -> uint8 (rows, row bytes)}
-    importance       {tensor of GGUF: (n,) or (experts, n)}, needed by the smallest types
+    importance       {tensor of GGUF: (n,), (1, n) or (experts, n)}, needed by the smallest types
     name             general.name; the folder's, as a title, where None
     with_vocabulary  False leaves the tokenizer out
     executor         where tensors are encoded; the bytes do not depend on it. Encoders of processes must be picklable
@@ -72,8 +72,13 @@ def convert_to_gguf(
     shapes = tensor_shapes(checkpoint)
     types = select({n: (s, "F32") for n, s in shapes.items()}, mix, Model.from_metadata(values), chosen)
     for n, t in types.items():
-        if needs_imatrix(n, t, mix) and (importance is None or n not in importance):
+        given = None if importance is None else importance.get(n)
+        if given is None and needs_imatrix(n, t, mix):
             raise UnsupportedError(f"to_gguf: {n} as {t}: importance = none, expected it for so few bits")
+        stacked = shapes[n][:-2] or (1,)
+        if given is not None and given.shape not in (shapes[n][-1:], (*stacked, shapes[n][-1])):
+            wanted = f"{shapes[n][-1:]} or {(*stacked, shapes[n][-1])}"
+            raise ShapeError(f"to_gguf: importance of {n}: shape = {given.shape}, expected {wanted}")
     layout = {n: ((1, *s) if n.endswith("ffn_gate_inp_shexp.weight") else s, types[n]) for n, s in shapes.items()}
     unfinished = None if folder is None else Path(folder) / UNFINISHED
     with open_executor(executor) as workers, create(path, values, layout, _types(entries), None, unfinished) as file:

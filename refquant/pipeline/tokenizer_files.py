@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from refquant.gguf import GGUFFile
+from refquant.gguf.strings import Strings
 from refquant.pipeline.vocabulary import PRE, SPECIAL
 from refquant.text.token_type import TokenType
 
@@ -29,13 +30,12 @@ def files(file: GGUFFile) -> dict[str, str]:
     metadata = file.metadata
     tokens, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
     model = {"gpt2": _byte_level, "llama": _sentences}.get(str(metadata.get("tokenizer.ggml.model")))
-    if model is None or not isinstance(tokens, list) or types is None or len(types) != len(tokens):
+    if model is None or not isinstance(tokens, list | Strings) or types is None or len(types) != len(tokens):
         return {}
     made = model(metadata, tokens, np.asarray(types))
     if made is None:
         return {}
-    special = [i for i, kind in enumerate(types) if kind in (TokenType.CONTROL, TokenType.UNKNOWN)]
-    added = [_added(i, tokens[i], i in set(special)) for i in _added_ids(types)]
+    added = [_added(i, tokens[i], types[i] in (TokenType.CONTROL, TokenType.UNKNOWN)) for i in _added_ids(types)]
     settings = _settings(metadata, tokens, added)
     text = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
     text |= {"post_processor": _processor(metadata, tokens)} | made
@@ -49,7 +49,7 @@ def _byte_level(metadata: Mapping[str, Any], tokens: list[str], types: np.ndarra
     pre = str(metadata.get("tokenizer.ggml.pre"))
     regex = {name: expression for expression, name in PRE.items()}.get(pre)
     merges = metadata.get("tokenizer.ggml.merges")
-    if regex is None or not isinstance(merges, list):
+    if regex is None or not isinstance(merges, list | Strings):
         return None
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}

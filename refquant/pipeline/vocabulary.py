@@ -84,7 +84,7 @@ def metadata(path: Path, config: Mapping[str, Any], n_vocab: int) -> Entries:
     elif tokenizer is not None:
         entries = _byte_pairs(path / "tokenizer.json", tokenizer, n_vocab)
     else:
-        raise QuantError(f"{path}: neither tokenizer.json nor tokenizer.model, expected one of them: say --no-vocab")
+        raise QuantError(f"{path}: neither tokenizer.json nor tokenizer.model, expected one of them, or --no-vocab")
     entries |= _special(tokenizer or {}, settings, config, n_vocab)
     return entries | _template(path, settings)
 

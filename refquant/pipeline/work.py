@@ -7,6 +7,7 @@
     out.gguf                         after `publish_file`: one file of it; the rest is gone
 
 A job that was killed leaves the folder; the same job finds the files that were finished and goes on behind them.
+Another job with the same output removes them.
 """
 
 import json

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-from refquant import metrics, quantize
+from refquant import metrics
 from refquant.errors import QuantError
 from refquant.models.norm import rms_norm
 from refquant.pipeline import architecture, block, open_checkpoint
 from refquant.pipeline.calibration import sequences
 from refquant.pipeline.checkpoint import Checkpoint
-from refquant.report.inputs import rounded_inputs
+from refquant.report.inputs import Rounding, rounded_inputs
 
 Progress = Callable[[str, int, int], None]
 BINS, WIDTH = 49, 4.0  # of histograms: from -4 to 4 times the root mean square of W
@@ -115,7 +115,7 @@ def compare(
             f"report: {text if isinstance(text, str | os.PathLike) else 'text'}: expected 2 tokens or more"
         )
     names = _layers(a)
-    schemes, notes = rounded_inputs(b.path, [layer for found in names for layer in found.values()])
+    roundings, notes = rounded_inputs(b, [layer for found in names for layer in found.values()])
     divisors = architecture.rope_divisors(a.path, a.config)
     table = block.rope_table(a.model, divisors, max(map(len, ids)))
     hidden = [[m.weight("model.embed_tokens.weight")[one] for one in ids] for m in (a, b)]
@@ -127,12 +127,12 @@ def compare(
             notes += (_SCALED,)
         errors = {short: _Output(old[f"{short}.weight"], new[f"{short}.weight"]) for short in found}
         hidden[0] = [block.forward(a.model, old, x, table, _measured(errors)) for x in hidden[0]]
-        rounded = _rounded({short: schemes.get(layer) for short, layer in found.items()})
+        rounded = _rounded({short: roundings.get(layer) for short, layer in found.items()})
         hidden[1] = [block.forward(b.model, new, x, table, rounded) for x in hidden[1]]
         layers += [_layer(b, layer, errors[short]) for short, layer in found.items()]
         if progress is not None:
             progress("compare", i + 1, len(names) + 1)
-    predictions, last = _predictions(a, b, hidden, ids, schemes.get("lm_head"))
+    predictions, last = _predictions(a, b, hidden, ids, roundings.get("lm_head"))
     layers += [_layer(b, "lm_head", last)] if last is not None else []
     if progress is not None:
         progress("compare", len(names) + 1, len(names) + 1)
@@ -171,15 +171,16 @@ def _measured(errors: dict[str, _Output]) -> block.Tap:
     return tap
 
 
-def _rounded(schemes: dict[str, str | None]) -> block.Tap:
+def _rounded(roundings: dict[str, Rounding | None]) -> block.Tap:
     def tap(name: str, X: np.ndarray) -> np.ndarray | None:
-        return quantize(X, schemes[name]).dequantize() if schemes.get(name) else None
+        rounding = roundings.get(name)
+        return None if rounding is None or not len(X) else rounding(X)  # of an expert, no rows may come
 
     return tap
 
 
 def _predictions(
-    a: Checkpoint, b: Checkpoint, hidden: list[list[np.ndarray]], ids: list[np.ndarray], scheme: str | None
+    a: Checkpoint, b: Checkpoint, hidden: list[list[np.ndarray]], ids: list[np.ndarray], rounding: Rounding | None
 ) -> tuple[Predictions, _Output | None]:
     """What the last layers say of every token, a few rows of logits at a time."""
     tied = "lm_head.weight" not in a.tensors
@@ -196,7 +197,7 @@ def _predictions(
             h = [rms_norm(z[rows], norm, m.model.rms_eps) for z, norm, m in zip((x, y), norms, (a, b))]
             if last is not None:
                 last.update(h[0])
-            h[1] = quantize(h[1], scheme).dequantize() if scheme else h[1]
+            h[1] = h[1] if rounding is None else rounding(h[1])
             p, q = (_log_softmax(g @ W.T) for g, W in zip(h, matrices))
             wanted = one[rows.start + 1 : rows.stop + 1]
             for found, log in zip(nll, (p, q)):

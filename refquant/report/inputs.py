@@ -5,29 +5,50 @@
     float 8, token           fp8_e4m3fn-token@compressed-tensors      group of 128 alike
     float 8, group of 32     mxfp8_e4m3@compressed-tensors            scale_dtype uint8
     float 4, group of 32     mxfp4@compressed-tensors
+    float 4, tensor_group    nvfp4@compressed-tensors                 with the layer's input_global_scale
 
-Everything else (static scales, NVFP4, LLM.int8's outliers) is left alone and told.
+Everything else (static scales, LLM.int8's outliers) is left alone and told.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from refquant import quantize
+from refquant.pipeline.checkpoint import Checkpoint
+from refquant.pipeline.global_scales import INPUT
 from refquant.pipeline.json_file import read_json
 from refquant.pipeline.recipe import matches
 
+_NVFP4 = "nvfp4@compressed-tensors"
 
-def rounded_inputs(path: Path, layers: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """({layer: scheme of its input}, sentences about what is not looked at)."""
-    if not path.is_dir():
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rounding:
+    """What happens to the inputs of a layer; `scale` is one of all inputs where the format has it."""
+
+    scheme: str
+    scale: np.ndarray | None = None
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        """X (tokens, in) as the layer multiplies it."""
+        given = {} if self.scale is None else {"scale": self.scale}
+        return quantize(X, self.scheme, **given).dequantize()
+
+
+def rounded_inputs(model: Checkpoint, layers: list[str]) -> tuple[dict[str, Rounding], tuple[str, ...]]:
+    """({layer: what happens to its input}, sentences about what is not looked at)."""
+    if not model.path.is_dir():
         return {}, ()
-    config = read_json(path / "config.json").get("quantization_config")
+    config = read_json(model.path / "config.json").get("quantization_config")
     if not isinstance(config, dict):
         return {}, ()
     if config.get("load_in_8bit"):
         return {}, ("LLM.int8 rounds inputs when it runs: here they are left alone",)
     groups = config.get("config_groups")
-    found: dict[str, str] = {}
+    found: dict[str, Rounding] = {}
     unknown = []
     for group in groups.values() if isinstance(groups, dict) else ():
         said = group.get("input_activations") if isinstance(group, dict) else None
@@ -41,13 +62,16 @@ def rounded_inputs(path: Path, layers: list[str]) -> tuple[dict[str, str], tuple
         for layer in layers:
             targeted = any(matches(layer, target) for target in group.get("targets") or [])
             if targeted and not any(matches(layer, name) for name in ignored):
-                found.setdefault(layer, scheme)
+                scale = model.tensors.get(f"{layer}.{INPUT}")
+                found.setdefault(layer, Rounding(scheme, scale.data if scheme == _NVFP4 and scale else None))
     return found, tuple(dict.fromkeys(unknown))
 
 
 def _scheme(said: Mapping[str, Any]) -> str | None:
     """The scheme of QuantizationArgs; None where there is none."""
     kind, bits, size = said.get("type"), said.get("num_bits"), said.get("group_size")
+    if (kind, bits, said.get("strategy"), said.get("dynamic")) == ("float", 4, "tensor_group", "local"):
+        return _NVFP4
     if said.get("dynamic") is not True or said.get("symmetric", True) is not True:
         return None
     table = {

@@ -1,4 +1,8 @@
-"""GGUF files made of Hugging Face folders load in llama.cpp and in the runtime, and all three have one perplexity."""
+"""GGUF files made of Hugging Face folders load in llama.cpp and in the runtime, and all three have one perplexity.
+
+llama.cpp has to be compiled, and continuous integration does without. There transformers reads the files by way of
+gguf-py, weights, sizes and the tokenizer.
+"""
 
 import numpy as np
 import pytest
@@ -28,3 +32,22 @@ def test_trained_models_have_our_perplexity_in_llama_cpp_and_the_runtime(peer, s
     assert peer_ppl < 500
     assert abs(runtime_ppl / peer_ppl - 1) < 0.005
     assert abs(ref / peer_ppl - 1) < 0.02  # both round activations to 8 bits, the oracle none
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model, recipe", [("tiny-llama", "Q8_0"), ("tiny-qwen2", "Q4_K_M")])
+def test_trained_models_have_our_perplexity_and_tokens_in_transformers(peer, shared, tmp_path, model, recipe):
+    torch, transformers, source = peer("torch"), peer("transformers"), shared(f"models/{model}")
+    peer("gguf"), peer("accelerate")
+    oneshot(source, recipe, None, tmp_path / "q.gguf")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="q.gguf", dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="q.gguf")
+    text = shared("text/docs.txt").read_text(encoding="utf-8")[:4000]
+    known = peer("tokenizers").Tokenizer.from_file(str(source / "tokenizer.json"))
+    sequences = text_sequences(known, text, 1, 192)
+    assert tokenizer(text)["input_ids"][:192] == sequences[0].tolist()
+    with torch.no_grad():
+        got = perplexity(theirs(torch.tensor(sequences)).logits.numpy(), sequences)
+    with gguf.open(tmp_path / "q.gguf") as file:
+        ref = perplexity(Oracle(file).logits([int(i) for i in sequences[0]])[None], sequences)
+    assert got < 500 and abs(got / ref - 1) < 1e-4

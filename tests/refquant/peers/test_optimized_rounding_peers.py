@@ -59,5 +59,5 @@ def test_the_scales_without_training_are_those_of_auto_round(peer, bits):
     q = np.random.default_rng(5).random(rows.values.shape).astype(np.float32)
     ref = package.search_scales(torch.tensor(rows.values.copy()), bits, qw=torch.tensor(q)).numpy()
     half = np.float32(1 << (bits - 1))
-    got = weighted_rounding.search(rows.values, q, half, weighted_rounding._shifts("auto-round", bits), refit=False)
+    got = weighted_rounding.search(rows.values, q, half, weighted_rounding.shifts_of("auto-round", bits), refit=False)
     assert np.mean(~np.isclose(got.ravel(), ref.ravel(), rtol=1e-6)) <= 0.02  # near-ties of two losses

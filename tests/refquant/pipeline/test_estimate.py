@@ -27,6 +27,7 @@ def test_the_scales_of_a_scheme_are_counted():
     assert estimate("8B", "nf4").weights == 8 * GB * 4.5 / 8
     assert estimate("8B", "Q6_K").weights == pytest.approx(8 * GB * 6.5625 / 8, rel=1e-3)
     assert estimate("8B", "W4A16").weights == estimate("8B", "int4-g128").weights
+    assert estimate("8B", "bf16") == estimate("8B", "FP16")
     # the sizes of Llama 3 8B's files by llama.cpp, tools/quantize/README.md: 4.89 bits and 5.70
     assert bits_per_weight("Q4_K_M") == pytest.approx(4.89, abs=0.01)
     assert bits_per_weight("Q5_K_M") == pytest.approx(5.70, abs=0.01)
@@ -65,7 +66,8 @@ def half_million(tmp_path_factory):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_estimate_is_within_3_percent_of_the_tensors_written(half_million, tmp_path, recipe):
-    oneshot(half_million, CHANGED.get(recipe, recipe), None, tmp_path / "q")
+    ids = [[5, 6, 7]] if recipe == "NVFP4" else None
+    oneshot(half_million, CHANGED.get(recipe, recipe), ids, tmp_path / "q")
     files = [safetensors_file.read(path) for path in sorted((tmp_path / "q").glob("*.safetensors"))]
     written = sum(tensor.data.nbytes for file in files for tensor in file.tensors.values())
     got = estimate(half_million, "int8-g64-f16" if recipe == "gptq8" else recipe).weights
@@ -125,10 +127,14 @@ def test_the_command_prints_the_tables(capsys, half_million, tmp_path):
     assert main(["estimate", "10B", "--fits", "12GB"]) == 0
     out = capsys.readouterr().out
     assert "20.00" in out and "ZeRO stage 3" in out and "12GB: int8-channel" in out
-    assert main(["estimate", "ten"]) == 1
+    assert main(["estimate", "10B", "--context", "64"]) == 0
+    assert "the cache of a bare count is not known" in capsys.readouterr().out
+    assert main(["estimate", "no/folder"]) == 1
+    assert "'no/folder', expected a number such as 10B, 7.6B or 500M, or a folder" in capsys.readouterr().err
     assert main(["estimate", str(half_million), "--context", "64", "--json", "--fits", "1MB"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["run"]["as it is"]["weights"] == facts["run"]["FP16"]["weights"] and facts["fits"] is None
     convert_to_gguf(half_million, tmp_path / "m.gguf", "Q8_0")
-    assert main(["estimate", str(tmp_path / "m.gguf"), "--context", "64"]) == 0
-    assert "in the runtime: " in capsys.readouterr().out
+    assert main(["estimate", str(tmp_path / "m.gguf"), "--context", "64", "--kv", "q8_0", "--rank", "64"]) == 0
+    out = capsys.readouterr().out
+    assert "in the runtime: " in out and "(64 tokens, q8_0)" in out

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -136,7 +135,7 @@ def test_threads_give_the_bytes_of_the_serial_run(tmp_path, job, monkeypatch):
 
 def test_processes_give_the_bytes_of_the_serial_run(tmp_path):
     source = write_tiny_checkpoint(tmp_path / "m", "mixtral", n_embd=128, n_ff=256, dtype="BF16")
-    said, data = JOBS["gptq"]
+    said, data = {"modifiers": [JOBS["awq"][0], JOBS["gptq"][0]]}, ids()
     oneshot(source, said, data, tmp_path / "serial", executor="serial")
     with open_executor("processes:2") as workers:
         oneshot(source, said, data, tmp_path / "processes", executor=workers)
@@ -146,35 +145,46 @@ def test_processes_give_the_bytes_of_the_serial_run(tmp_path):
     assert contents(tmp_path / "s.gguf") == contents(tmp_path / "p.gguf")
 
 
+def dying_in_the_second_block(mark: str) -> None:
+    """In a worker of Dask: the first of all to round a layer of the second block kills itself while it does."""
+    go = tasks.rounded
+
+    def rounded(part, item):
+        if part.index == 1:
+            try:
+                with open(mark, "x") as file:
+                    file.write(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
+            except FileExistsError:
+                pass
+        return go(part, item)
+
+    tasks.rounded = rounded
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.timeout(120)
 def test_three_dask_workers_give_the_bytes_of_the_serial_run_though_one_is_killed(peer, tmp_path, monkeypatch):
-    distributed = peer("distributed")
+    distributed, dask = peer("distributed"), peer("dask")
     source = write_tiny_checkpoint(tmp_path / "m", "qwen2", n_embd=128, n_ff=256, dtype="BF16")
     monkeypatch.setattr(tasks, "CHUNK", 100)
     said, data = JOBS["gptq"][0], ids(12)  # six chunks
     oneshot(source, said, data, tmp_path / "serial", executor="serial")
-    killed = []
-    with distributed.LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    options = {"n_workers": 3, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    forked = dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})  # one import for all
+    with forked, distributed.LocalCluster(**options) as cluster:
         with distributed.Client(cluster, set_as_default=False) as client:
-            pids = client.run(os.getpid)
-        assert len(set(pids.values())) == 3 and os.getpid() not in pids.values()
-
-        def kill(what, done, total):
-            if done == 1:  # the second block goes on with two, and a third that Dask starts
-                killed.append(next(iter(pids.values())))
-                threading.Timer(0.02, os.kill, (killed[0], signal.SIGKILL)).start()
-
+            pids = set(client.run(os.getpid).values())
+            client.run(dying_in_the_second_block, str(tmp_path / "died"))
+        assert len(pids) == 3 and os.getpid() not in pids
         address = cluster.scheduler_address.removeprefix("tcp://")
-        oneshot(source, said, data, tmp_path / "dask", executor=f"dask://{address}", progress=kill)
-        assert killed
+        oneshot(source, said, data, tmp_path / "dask", executor=f"dask://{address}")
+        killed = int((tmp_path / "died").read_text())
+        assert killed in pids
         with pytest.raises(ProcessLookupError):
-            os.kill(killed[0], 0)
-        with open_executor(f"dask://{address}") as workers:
-            mark = partial(die_once, str(tmp_path))
-            assert list(workers.map(mark, range(8))) == [x * x for x in range(8)] and (tmp_path / "died").exists()
-            with pytest.raises(RangeError, match="x = 0"):
-                list(workers.map(refuse, range(3)))
+            os.kill(killed, 0)
+        with open_executor(f"dask://{address}") as workers, pytest.raises(RangeError, match="x = 0"):
+            list(workers.map(refuse, range(3)))
     assert contents(tmp_path / "serial") == contents(tmp_path / "dask")
 
 

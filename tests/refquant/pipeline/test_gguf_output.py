@@ -5,7 +5,9 @@ import pytest
 from tiny_checkpoints import write_tiny_checkpoint
 
 from refquant import gguf
-from refquant.errors import SchemeError
+from refquant.__main__ import main
+from refquant.errors import SchemeError, ShapeError
+from refquant.gguf.importance_file import Entry, ImportanceMatrix, write_gguf
 from refquant.layouts import unpack
 from refquant.models import Oracle
 from refquant.pipeline import convert_to_gguf, oneshot, open_checkpoint, recipe
@@ -115,6 +117,26 @@ def test_a_file_that_was_begun_is_gone_on_with_and_gives_the_same_bytes(tmp_path
     assert made.resumed == 5 + (3 if method else 0) and not left.exists()
     assert len([step for step in again if step[0] == "convert"]) == len(tensors(tmp_path / "m.gguf")) - 5
     assert (tmp_path / "whole.gguf").read_bytes() == (tmp_path / "m.gguf").read_bytes()
+
+
+def test_the_command_takes_an_importance_matrix_from_its_file(tmp_path, capsys):
+    source, rng = folder(tmp_path / "m"), np.random.default_rng(0)
+    oneshot(source, "F16", None, tmp_path / "f.gguf")
+    sizes = {n: w.shape[1] for n, (_, w) in tensors(tmp_path / "f.gguf").items() if w.ndim == 2}
+    entries = {n: Entry(rng.random((1, size), np.float32), np.ones(1, np.int64)) for n, size in sizes.items()}
+    matrix = ImportanceMatrix(entries, ("text",), 1, 512)
+    write_gguf(tmp_path / "i.gguf", matrix)
+    said = ["quantize", str(source), "--recipe", "Q4_0", "--imatrix", str(tmp_path / "i.gguf"), "--out"]
+    assert main([*said, str(tmp_path / "a.gguf")]) == 0
+    oneshot(source, "Q4_0", None, tmp_path / "b.gguf", gguf={"importance": matrix.weights()})
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+    capsys.readouterr()
+    said[3] = "W4A16"
+    assert main([*said, str(tmp_path / "q")]) == 1
+    assert "--imatrix with layout compressed-tensors, expected a recipe of GGUF" in capsys.readouterr().err
+    other = {"blk.0.ffn_up.weight": np.ones((2, 128), np.float32)}
+    with pytest.raises(ShapeError, match=r"ffn_up\.weight: shape = \(2, 128\), expected \(128,\) or \(1, 128\)"):
+        oneshot(source, "Q4_0", None, tmp_path / "c.gguf", gguf={"importance": other})
 
 
 def test_choices_and_importance_reach_the_file_and_tell_jobs_apart(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny_checkpoints import write_tiny_checkpoint
 
+from refquant.errors import QuantError
 from refquant.layouts import catalogue, safetensors_file
 from refquant.pipeline import block, oneshot, open_checkpoint, recipe
 
@@ -71,9 +72,8 @@ def test_experts_that_no_token_reaches_get_a_scale_of_one(tmp_path):
     assert sum(g == 1 for g in got) == 2 and all(g >= 1 for g in got)
 
 
-def test_without_a_text_inputs_are_left_alone(tmp_path, source):
-    oneshot(source, "NVFP4", None, tmp_path / "a")
-    oneshot(source, "NVFP4A16", None, tmp_path / "b")
-    assert inputs_in(tmp_path / "a") is None and "input_global_scale" not in arrays(tmp_path / "a", "mlp.up_proj")
-    for a, b in zip(sorted((tmp_path / "a").iterdir()), sorted((tmp_path / "b").iterdir())):
-        assert a.read_bytes() == b.read_bytes()
+def test_without_a_text_the_way_out_is_named_and_leaves_inputs_alone(tmp_path, source):
+    with pytest.raises(QuantError, match=r"calibration = None, expected a text .* such as NVFP4A16"):
+        oneshot(source, "NVFP4", None, tmp_path / "q")
+    oneshot(source, "NVFP4A16", None, tmp_path / "q")
+    assert inputs_in(tmp_path / "q") is None and "input_global_scale" not in arrays(tmp_path / "q", "mlp.up_proj")

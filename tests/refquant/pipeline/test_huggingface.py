@@ -39,10 +39,16 @@ def test_a_tied_model_needs_no_output_matrix(tmp_path):
 def test_tensors_that_nothing_needs_are_named(tmp_path):
     folder = write_tiny_checkpoint(tmp_path)
     file = safetensors_file.read(folder / "model.safetensors")
-    extra = ("model.layers.0.self_attn.rotary_emb.inv_freq", "F32", np.ones(8, np.float32))
-    all_of_them = [(n, t.dtype, np.array(t.data)) for n, t in file.tensors.items()] + [extra]
-    safetensors_file.write(folder / "model.safetensors", all_of_them)
-    assert open_checkpoint(folder).unused == (extra[0],)
+    old = ("model.layers.0.self_attn.rotary_emb.inv_freq", "F32", np.ones(8, np.float32))
+    tensors = [(n, t.dtype, np.array(t.data)) for n, t in file.tensors.items()] + [old]
+    safetensors_file.write(folder / "model.safetensors", tensors)
+    got = open_checkpoint(folder)
+    assert got.unused == (old[0],) and got.warnings == ()
+    odd = ("model.layers.2.mtp.weight", "F32", np.ones((2, 8), np.float32))
+    safetensors_file.write(folder / "model.safetensors", [*tensors, odd])
+    got = open_checkpoint(folder)
+    assert got.unused == (old[0], odd[0])
+    assert got.warnings == (f"{folder}: 1 tensors that a llama does not have are left out: {odd[0]}",)
 
 
 def test_a_missing_shard_is_named_with_what_it_held(tmp_path):
@@ -100,6 +106,15 @@ def test_what_is_not_known_here_is_unsupported(tmp_path, changes, message):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedError, match=message):
         open_checkpoint(folder)
+
+
+def test_experts_are_counted_under_the_names_of_transformers_4_and_5(tmp_path):
+    named = {"num_experts": None, "num_local_experts": 4}
+    old, new = (write_tiny_checkpoint(tmp_path / n, "qwen3_moe", **c) for n, c in (("old", {}), ("new", named)))
+    assert open_checkpoint(old).model == open_checkpoint(new).model
+    silent = write_tiny_checkpoint(tmp_path / "silent", "qwen3_moe", norm_topk_prob=None)  # transformers: False
+    with pytest.raises(UnsupportedError, match="norm_topk_prob = None, expected True"):
+        open_checkpoint(silent)
 
 
 @pytest.mark.parametrize(

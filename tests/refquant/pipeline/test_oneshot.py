@@ -157,7 +157,10 @@ def test_scaling_changes_norms_and_weights_and_not_what_the_block_computes(tmp_p
     modifier = recipe.read("W4A16", method=method).modifiers[0]
     if method == "awq":
         modifier = recipe.read({"scheme": "W4A16", "method": "awq", "clip": False}).modifiers[0]
-    changed = scaling.scale(modifier, "model.layers.0.", checkpoint.model, names, fed)
+    pairs = scaling.pairs(modifier, "model.layers.0.", checkpoint.model, names)
+    found = {p: scaling.search(modifier, [names[f"{n}.weight"] for n in p.layers], fed[p.layers[0]]) for p in pairs}
+    changes = scaling.changes(modifier, "model.layers.0.", names, found, fed)
+    changed = {name: scaling.changed(modifier, names[name], change) for name, change in changes.items()}
     assert {"input_layernorm.weight", "self_attn.q_proj.weight", "mlp.up_proj.weight"} <= set(changed)
     assert ("mlp.down_proj.weight" in changed) == (method == "awq")
     got = block.forward(checkpoint.model, names | changed, x, table)

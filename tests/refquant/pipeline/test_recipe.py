@@ -17,6 +17,9 @@ from refquant.schemes import parse
 @pytest.mark.parametrize("name", sorted(spellings.NAMES))
 def test_every_spelling_means_schemes_that_exist_and_makes_a_recipe(name):
     meaning = explain(name)
+    if name == "W16A16":
+        assert meaning.weights == "" and read(name).rounding("model.layers.0.mlp.up_proj") is None
+        return
     assert parse(meaning.weights)
     assert not meaning.activations or parse(meaning.activations)
     assert read(name).rounding("model.layers.0.mlp.up_proj").weights == parse(meaning.weights)
@@ -60,6 +63,8 @@ def test_what_is_of_the_runtime_is_a_note():
         ("nf5", "nf4"),
         ({"load_in_4bit": True, "load_in_8bit": True}, "expected one of the two"),
         ({"load_in_4bit": True, "bnb_5bit": 1}, "bnb_5bit"),
+        ({"bnb_4bit_compute_dtype": "bfloat16"}, "load_in_8bit = False, False, expected one of the two"),
+        ("llm_int8_skip_modules", "is `ignore` of a recipe; expected beside load_in_4bit"),
         ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf5"}, "nf5"),
         ({"bits": 9}, "bits, group_size = 9, 128"),
         ({"bits": 4, "descact": True}, "descact"),
@@ -146,6 +151,12 @@ def test_files_and_arguments_say_the_same(tmp_path):
         ({"quant_stage": {"quant_modifiers": {"FooModifier": {}}}}, "'FooModifier'"),
         ({"GPTQModifier": {"scheme": "W4A16", "speed": 1}}, "'speed'"),
         ({"scheme": "W4A16", "method": "magic"}, "method = 'magic'"),
+        ({"scheme": "W4A16", "targts": "mlp"}, "'targts' of nearest is unknown, expected one of method, scheme"),
+        ({"scheme": "Q4_K_M", "targts": "mlp"}, "'targts' of nearest is unknown"),
+        ({"scheme": "W4A16", "method": "awq", "clp": False}, "'clp' of awq is unknown, .*clip"),
+        ({"scheme": "W4A16", "method": "gptq", "dampp": 0.1}, "'dampp' of gptq is unknown, .*damp"),
+        ({"scheme": "W4A16", "layout": "marlin"}, "layout = 'marlin', expected one of compressed-tensors"),
+        ({"bits": 4, "checkpoint_format": "marlin"}, "layout = 'marlin'"),
         ({"scheme": "W4A16", "ignore": 5}, "ignore = 5"),
         ({"QuantizationModifier": {"config_groups": {}}}, "expected objects, a group each"),
         (5, "expected a name"),
@@ -168,7 +179,10 @@ def test_the_command_explains_names_and_keywords(capsys):
     out = capsys.readouterr().out
     assert "weights      nf4" in out and "bnb_4bit_compute_dtype is of the runtime" in out
     assert main(["explain"]) == 0
-    assert "W4A16_ASYM" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "W4A16_ASYM" in out and "bnb_4bit_use_double_quant" in out
+    assert main(["explain", "bnb_4bit_compute_dtype"]) == 0
+    assert capsys.readouterr().out.startswith("bnb_4bit_compute_dtype is of the runtime")
     assert main(["explain", "W4A15"]) == 1
 
 

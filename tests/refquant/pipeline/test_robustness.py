@@ -178,7 +178,10 @@ def test_broken_folders_are_one_line_each(tmp_path, capsys):
     silent = folder(tmp_path / "silent")
     (silent / "tokenizer.json").unlink()
     (tmp_path / "t.txt").write_text(TEXT)
-    assert "neither tokenizer.json nor tokenizer.model" in request(silent, "Q8_0")
+    assert "neither tokenizer.json nor tokenizer.model, expected one of them, or --no-vocab" in request(silent, "Q8_0")
+    assert "--no-vocab with layout compressed-tensors" in request(silent, "W4A16", "--no-vocab")
+    without = ["quantize", str(silent), "--recipe", "Q8_0", "--no-vocab", "--out", str(tmp_path / "s.gguf")]
+    assert main(without) == 0 and "s.gguf" in capsys.readouterr().out
     calibrated = ("--method", "gptq", "--calibration", str(tmp_path / "t.txt"))
     assert "tokenizer.json is missing" in request(silent, "W4A16", *calibrated)
 

@@ -82,7 +82,7 @@ def test_recipes_go_on_from_the_turned_model(tmp_path):
     "kind, options, error, message",
     [
         ("mixtral", {}, UnsupportedError, "has experts, expected a dense model"),
-        ("llama", {"speed": 1}, SchemeError, "options of quarot"),
+        ("llama", {"speed": 1}, SchemeError, "'speed' of quarot is unknown"),
         ("llama", {"seed": -1}, SchemeError, "seed"),
     ],
 )
