@@ -20,7 +20,7 @@ from benchmarks.comparison_report import Report, Surroundings
 from benchmarks.first_token import first_token
 from benchmarks.footprint import Footprint
 from benchmarks.random_model import default_folder, one_layer, random_model
-from benchmarks.shapes import SHAPES
+from benchmarks.shapes import MIXTURES, SHAPES
 from benchmarks.type_mix import MIXES
 from benchmarks.worker import Worker
 from refquant import gguf
@@ -76,10 +76,11 @@ def _candidates(arguments: argparse.Namespace) -> Iterator[Candidate]:
     if arguments.models:
         return
     folder = arguments.folder or default_folder()
-    for shape, mix in product(arguments.shapes, arguments.types):
-        _note(f"{shape} {mix}: making the model, unless it is there")
-        path = random_model(SHAPES[shape], mix, folder)
-        single = random_model(one_layer(SHAPES[shape]), mix, folder)
+    for name, mix in product(arguments.shapes, arguments.types):
+        _note(f"{name} {mix}: making the model, unless it is there")
+        shape = (SHAPES | MIXTURES)[name]
+        path = random_model(shape, mix, folder)
+        single = random_model(one_layer(shape), mix, folder)
         yield Candidate(path, single, (path, single) if arguments.discard else ())
 
 
@@ -186,7 +187,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     whole = lambda text: [int(part) for part in text.split(",")]
     p.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="GGUF files (default: random ones)")
-    p.add_argument("--shapes", type=_names(SHAPES), default=[*SHAPES], help=f"of random models ({','.join(SHAPES)})")
+    p.add_argument(
+        "--shapes",
+        type=_names(SHAPES | MIXTURES),
+        default=[*SHAPES],
+        help=f"of random models ({','.join(SHAPES)}); also {', '.join(MIXTURES)}",
+    )
     p.add_argument("--types", type=_names(MIXES), default=[*TYPES], help=f"of random models ({','.join(TYPES)})")
     p.add_argument("-p", "--n-prompt", type=whole, default=[512], metavar="N", help="tokens of a prompt (512)")
     p.add_argument("-n", "--n-gen", type=whole, default=[128], metavar="N", help="tokens to write (128)")

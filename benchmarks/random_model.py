@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.random_vocabulary import Metadata, random_vocabulary
-from benchmarks.shapes import SHAPES, Shape
+from benchmarks.shapes import MIXTURES, SHAPES, Shape
 from benchmarks.type_mix import MIXES, lookup, matrix_type
 from refquant import gguf
 from refquant.errors import GGUFError, QuantError, RangeError
@@ -58,11 +58,11 @@ def one_layer(shape: Shape) -> Shape:
 
 
 def _metadata(shape: Shape, mix: str) -> Metadata:
-    arch = shape.arch
+    arch, described = shape.arch, f"{shape}" if shape.experts is None else f"{shape}, {shape.experts}"
     return {
         "general.architecture": ("str", arch),
         "general.name": ("str", f"{shape.name} with random weights"),
-        "general.description": ("str", f"random weights for measuring speed, recipe {RECIPE}, {shape}"),
+        "general.description": ("str", f"random weights for measuring speed, recipe {RECIPE}, {described}"),
         "general.file_type": ("u32", lookup(mix).file_type),
         "general.quantization_version": ("u32", 2),
         f"{arch}.block_count": ("u32", shape.n_layer),
@@ -75,31 +75,59 @@ def _metadata(shape: Shape, mix: str) -> Metadata:
         f"{arch}.rope.freq_base": ("f32", shape.rope_base),
         f"{arch}.rope.dimension_count": ("u32", shape.head_dim),
         f"{arch}.vocab_size": ("u32", shape.n_vocab),
+        **_optional_metadata(shape),
         **random_vocabulary(shape),
     }
+
+
+def _optional_metadata(shape: Shape) -> Metadata:
+    """What only some architectures say."""
+    arch, experts = shape.arch, shape.experts
+    values = {}
+    if shape.key_length is not None:
+        values |= {"attention.key_length": shape.key_length, "attention.value_length": shape.key_length}
+    if experts is not None:
+        values |= {"expert_count": experts.n_expert, "expert_used_count": experts.n_used}
+        values["expert_feed_forward_length"] = experts.n_ff
+        if experts.n_ff_shared:
+            values["expert_shared_feed_forward_length"] = experts.n_ff_shared
+    return {f"{arch}.{key}": ("u32", value) for key, value in values.items()}
 
 
 def _tensors(shape: Shape, mix: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """(name, shape in weights, type) in the order of the file."""
 
-    def matrix(role: str, rows: int, n_in: int, layer: int = 0) -> tuple[str, tuple[int, ...], str]:
+    def matrix(role: str, rows: int, n_in: int, layer: int = 0, *, copies: tuple[int, ...] = ()):
         kind = matrix_type(mix, role, n_in, layer, shape.n_layer, shape.n_group, shape.tied)
         name = role if role in ("token_embd", "output") else f"blk.{layer}.{role}"
-        return f"{name}.weight", (rows, n_in), kind
+        return f"{name}.weight", (*copies, rows, n_in), kind
 
-    width, kv = shape.n_embd, shape.n_head_kv * shape.head_dim
+    def feed_forward(layer: int, n_ff: int, end: str = "", copies: tuple[int, ...] = ()):
+        yield matrix(f"ffn_gate{end}", n_ff, width, layer, copies=copies)
+        yield matrix(f"ffn_up{end}", n_ff, width, layer, copies=copies)
+        yield matrix(f"ffn_down{end}", width, n_ff, layer, copies=copies)
+
+    width, heads, kv = shape.n_embd, shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
+    experts = shape.experts
     yield matrix("token_embd", shape.n_vocab, width)
     for i in range(shape.n_layer):
         yield f"blk.{i}.attn_norm.weight", (width,), "F32"
-        for role, rows in (("attn_q", width), ("attn_k", kv), ("attn_v", kv)):
+        for role, rows in (("attn_q", heads), ("attn_k", kv), ("attn_v", kv)):
             yield matrix(role, rows, width, i)
             if shape.biases:
                 yield f"blk.{i}.{role}.bias", (rows,), "F32"
-        yield matrix("attn_output", width, width, i)
+            if shape.head_norms and role != "attn_v":
+                yield f"blk.{i}.{role}_norm.weight", (shape.head_dim,), "F32"
+        yield matrix("attn_output", width, heads, i)
         yield f"blk.{i}.ffn_norm.weight", (width,), "F32"
-        yield matrix("ffn_gate", shape.n_ff, width, i)
-        yield matrix("ffn_up", shape.n_ff, width, i)
-        yield matrix("ffn_down", width, shape.n_ff, i)
+        if experts is None:
+            yield from feed_forward(i, shape.n_ff)
+            continue
+        yield f"blk.{i}.ffn_gate_inp.weight", (experts.n_expert, width), "F32"
+        yield from feed_forward(i, experts.n_ff, "_exps", (experts.n_expert,))
+        if experts.n_ff_shared:
+            yield f"blk.{i}.ffn_gate_inp_shexp.weight", (width,), "F32"
+            yield from feed_forward(i, experts.n_ff_shared, "_shexp")
     yield "output_norm.weight", (width,), "F32"
     if not shape.tied:
         yield matrix("output", shape.n_vocab, width)
@@ -127,7 +155,7 @@ def _fill(path: Path) -> None:
         if len(dims) == 1:
             data[:] = _vector(name, dims[0], base, np.random.PCG64(seed)).view(np.uint8)
         else:
-            size = dims[1] ** -0.5
+            size = dims[-1] ** -0.5
             slab = SLAB // fmt.block_bytes * fmt.block_bytes
             for part, begin in enumerate(range(0, nbytes, slab)):
                 end = min(begin + slab, nbytes)
@@ -136,9 +164,12 @@ def _fill(path: Path) -> None:
 
 
 def _vector(name: str, n: int, rope_base: float, bits: np.random.PCG64) -> np.ndarray:
-    """Norms around 1, biases around 0, or Llama 3's divisors of the rope frequencies. (n,) float32."""
+    """Norms around 1, biases around 0, Llama 3's divisors of the rope frequencies, or the gate of a shared expert: a
+    matrix of one row. (n,) float32."""
     if name == "rope_freqs.weight":
         return _llama3_divisors(n, rope_base)
+    if name.endswith("_shexp.weight"):
+        return ((12 / n) ** 0.5 * (_uniform(n, bits) - 0.5)).astype(np.float32)
     return (0.2 * (_uniform(n, bits) - 0.5) + (0 if name.endswith(".bias") else 1)).astype(np.float32)
 
 
@@ -206,12 +237,13 @@ def _is_current(path: Path, description: str) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """The command line: make models and print their paths."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.random_model", description=__doc__.partition("\n")[0])
-    p.add_argument("shape", choices=tuple(SHAPES), help="whose configuration")
+    shapes = SHAPES | MIXTURES
+    p.add_argument("shape", choices=tuple(shapes), help="whose configuration")
     p.add_argument("mix", nargs="+", choices=tuple(MIXES), metavar="MIX", help=", ".join(MIXES))
     p.add_argument("--layers", type=int, metavar="N", help="fewer or more layers than the shape has")
     p.add_argument("--folder", type=Path, help="where to (default: the user's cache directory)")
     arguments = p.parse_args(argv)
-    shape = SHAPES[arguments.shape]
+    shape = shapes[arguments.shape]
     try:
         if arguments.layers is not None:
             if not 1 <= arguments.layers <= 512:

@@ -1,9 +1,20 @@
 """The public configurations whose speed is measured: how wide, how deep, which vocabulary. Weights come from elsewhere.
 
-Source   config.json of Qwen/Qwen2.5-0.5B-Instruct, Qwen/Qwen2.5-1.5B-Instruct and meta-llama/Llama-3.2-1B-Instruct.
+Source   config.json of Qwen/Qwen2.5-0.5B-Instruct, Qwen/Qwen2.5-1.5B-Instruct and meta-llama/Llama-3.2-1B-Instruct;
+         of Qwen/Qwen1.5-MoE-A2.7B-Chat and Qwen/Qwen3-30B-A3B, which are measured with a few of their layers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """What takes the place of the feed-forward block of every layer; n_ff_shared 0: no shared expert."""
+
+    n_expert: int
+    n_used: int
+    n_ff: int
+    n_ff_shared: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +36,14 @@ class Shape:
     tied: bool
     biases: bool  # on q, k and v
     llama3_rope: bool  # rope_freqs.weight: factor 32, low 1, high 4, original context 8192
+    head_norms: bool = field(default=False, repr=False)  # of every head of q and k
+    key_length: int | None = field(default=None, repr=False)  # None: n_embd / n_head
+    experts: Experts | None = field(default=None, repr=False)
 
     @property
     def head_dim(self) -> int:
         """Elements of a head."""
-        return self.n_embd // self.n_head
+        return self.key_length or self.n_embd // self.n_head
 
     @property
     def n_group(self) -> int:
@@ -69,6 +83,33 @@ SHAPES = {
             tied=True,
             biases=False,
             llama3_rope=True,
+        ),
+    )
+}
+MIXTURES = {
+    shape.name: shape
+    for shape in (
+        Shape(
+            name="qwen1.5-moe-a2.7b",
+            n_layer=24,
+            n_embd=2048,
+            n_ff=5632,
+            n_head=16,
+            n_head_kv=16,
+            experts=Experts(n_expert=60, n_used=4, n_ff=1408, n_ff_shared=5632),
+            **QWEN | {"arch": "qwen2moe", "n_ctx": 8192, "tied": False},
+        ),
+        Shape(
+            name="qwen3-30b-a3b",
+            n_layer=48,
+            n_embd=2048,
+            n_ff=6144,
+            n_head=32,
+            n_head_kv=4,
+            key_length=128,
+            head_norms=True,
+            experts=Experts(n_expert=128, n_used=8, n_ff=768, n_ff_shared=0),
+            **QWEN | {"arch": "qwen3moe", "n_ctx": 40960, "tied": False, "biases": False},
         ),
     )
 }

@@ -9,9 +9,11 @@
     F16 BF16    itself                  itself                   itself                        itself
 
 "more": layer i of n with i < n/8, i >= 7n/8 or (i - n/8) % 3 == 2, in integers. A matrix whose rows are no whole blocks
-of its type gets a type of smaller blocks instead (FALLBACK). Norms, biases and rope_freqs stay F32.
+of its type gets a type of smaller blocks instead (FALLBACK). Norms, biases, routers and rope_freqs stay F32. Experts
+(ffn_down_exps, ffn_down_shexp ...) have the types of what they stand for.
 
-Source   llama.cpp, src/llama-quant.cpp: llama_tensor_get_type_impl, tensor_type_fallback. Dense models below 70B only.
+Source   llama.cpp, src/llama-quant.cpp: llama_tensor_get_type_impl, tensor_type_fallback. Without the rules for
+         models of 70B and for mixtures of 8 experts.
 """
 
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ def lookup(mix: str) -> Mix:
 
 def matrix_type(mix: str, role: str, n_in: int, layer: int, n_layer: int, n_group: int, tied: bool) -> str:
     """The type of a matrix with rows of n_in weights. `role` is its name without layer and suffix: "attn_v"."""
-    base = lookup(mix).base
+    base, role = lookup(mix).base, role.removesuffix("_exps").removesuffix("_shexp")
     if FORMATS[base].is_scalar:
         return base
     kind = base

@@ -14,7 +14,7 @@ from benchmarks.comparison import Comparison, Spread, alternate, ratio
 from benchmarks.comparison_report import Report, Surroundings
 from benchmarks.first_token import FirstToken
 from benchmarks.footprint import Footprint
-from benchmarks.shapes import SHAPES, Shape
+from benchmarks.shapes import MIXTURES, SHAPES, Experts, Shape
 from benchmarks.type_mix import MIXES, matrix_type
 from benchmarks.worker import Worker
 from refquant import gguf
@@ -33,19 +33,31 @@ MINIATURES = {
         SHAPES["llama-3.2-1b"], n_layer=1, n_embd=256, n_ff=256, n_head=4, n_head_kv=4, tied=False, **SIZES
     ),
 }
+SMALL = {"n_layer": 2, "n_embd": 256, "n_head": 4, "n_head_kv": 2, **SIZES}
+MIXED = {
+    "qwen1.5-moe-a2.7b": replace(MIXTURES["qwen1.5-moe-a2.7b"], experts=Experts(6, 2, 96, 256), **SMALL),
+    "qwen3-30b-a3b": replace(MIXTURES["qwen3-30b-a3b"], experts=Experts(8, 3, 256, 0), key_length=32, **SMALL),
+}
 
 
-def types_of(path: Path) -> dict[str, str]:
+def types_of(path: Path, axes: int = 2) -> dict[str, str]:
     with gguf.open(path) as file:
-        return {name: tensor.type for name, tensor in file.tensors.items() if len(tensor.shape) == 2}
+        return {name: tensor.type for name, tensor in file.tensors.items() if len(tensor.shape) == axes}
 
 
 # Sizes of the published models: the sum of all weights, as their cards give it.
 @pytest.mark.parametrize(
-    "name, count", [("qwen2.5-0.5b", 494_032_768), ("qwen2.5-1.5b", 1_543_714_304), ("llama-3.2-1b", 1_235_814_400)]
+    "name, count",
+    [
+        ("qwen2.5-0.5b", 494_032_768),
+        ("qwen2.5-1.5b", 1_543_714_304),
+        ("llama-3.2-1b", 1_235_814_400),
+        ("qwen1.5-moe-a2.7b", 14_315_784_192),
+        ("qwen3-30b-a3b", 30_532_122_624),
+    ],
 )
 def test_shapes_have_the_parameters_of_the_published_models(name, count):
-    tensors = {name: dims for name, dims, _ in random_model._tensors(SHAPES[name], "F16")}
+    tensors = {name: dims for name, dims, _ in random_model._tensors((SHAPES | MIXTURES)[name], "F16")}
     tensors.pop("rope_freqs.weight", None)
     assert sum(np.prod(dims, dtype=np.int64) for dims in tensors.values()) == count
 
@@ -121,6 +133,24 @@ def test_random_models_run(tmp_path, name):
         ids = model.tokenizer.encode("the quick brown fox", add_special=True)
         got, ref = model.logits(ids), Oracle(file).logits(ids)
         assert np.abs(got - ref).mean() < 0.1 * ref.std()
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_random_mixtures_run_and_spread_over_their_experts(tmp_path, name):
+    path, seen = random_model.random_model(MIXED[name], "Q4_K_M", tmp_path), set()
+    kinds = types_of(path, 3)
+    assert kinds["blk.0.ffn_gate_exps.weight"] == "Q4_K"
+    assert kinds["blk.1.ffn_down_exps.weight"] == ("Q8_0" if name.startswith("qwen1.5") else "Q6_K")  # 96 and 256 wide
+    ids = np.arange(40)
+    with gguf.open(path) as file:
+        config = ModelConfig.from_metadata(file)
+        assert check_tensors(file, config) == []
+        ref = Oracle(file).logits(ids, tap=lambda matrix, x: seen.add(matrix))
+    used = [matrix for matrix in seen if matrix.startswith("blk.1.ffn_up_exps.weight[")]
+    assert len(used) > config.mixture.n_used
+    assert 0.1 < ref.std() < 10
+    with Model.load(path, n_ctx=64, threads=1, kv_dtype="f32") as model:
+        assert np.abs(model.logits(ids) - ref).mean() < 0.1 * ref.std()
 
 
 def test_the_same_model_has_the_same_bytes_and_is_made_once(tmp_path):
