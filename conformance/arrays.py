@@ -25,7 +25,10 @@ DTYPES = (
     "float64",
 )
 
-TAGS = {"int8": "I8", "int32": "I32", "int64": "I64", "uint8": "U8", "float16": "F16", "float32": "F32"}
+TAGS = {
+    "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64", "uint8": "U8", "float16": "F16", "float32": "F32",
+    "float64": "F64",
+}  # fmt: skip
 
 
 def to_json(array: np.ndarray, shared: "Shared | None" = None) -> dict[str, object]:

@@ -17,7 +17,27 @@ import numpy as np
 from conformance import cases
 from conformance.adapters import refquant as oracle
 from conformance.arrays import Shared, to_json
-from conformance.cases import Case, bitsandbytes, calibrated, checkpoints, methods, products, steps, variants
+from conformance.cases import (
+    Case,
+    bitsandbytes,
+    block_edges,
+    caches,
+    calibrated,
+    calibrated_edges,
+    checkpoints,
+    method_arguments,
+    method_functions,
+    method_parts,
+    methods,
+    number_edges,
+    observer_edges,
+    products,
+    steps,
+    surgery,
+    training,
+    variants,
+    vector_codes,
+)
 from conformance.cases import arrays as inputs
 from conformance.protocol import PASS, Refused
 from refquant.errors import QuantError
@@ -50,6 +70,17 @@ def _shared() -> dict[str, np.ndarray]:
         | bitsandbytes.shared()
         | variants.shared()
         | steps.shared()
+        | vector_codes.shared()
+        | training.shared()
+        | surgery.shared()
+        | caches.shared()
+        | method_parts.shared()
+        | calibrated_edges.shared()
+        | method_functions.shared()
+        | method_arguments.shared()
+        | number_edges.shared()
+        | block_edges.shared()
+        | observer_edges.shared()
     )
 
 

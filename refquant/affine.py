@@ -217,13 +217,14 @@ def _codes(
     multiplier: np.ndarray | None = None,
 ) -> np.ndarray:
     codes = np.empty(rows.shape, np.int8 if rule.signed else np.uint8)
+    divisor, subnormal = safe_divisor(scale)[:, None], None
     if rule.arithmetic == "reciprocal":
         with np.errstate(divide="ignore", over="ignore"):
-            multiplier = np.float32(1) / safe_divisor(scale)
-        multiplier = None if np.isinf(multiplier).any() else multiplier[:, None]  # a subnormal scale is divided by
+            multiplier = np.float32(1) / divisor
+        subnormal = np.isinf(multiplier)
+        multiplier = np.where(subnormal, np.float32(0), multiplier)
     elif multiplier is not None:
         multiplier = np.where(np.isinf(multiplier), np.float32(0), multiplier)[:, None]
-    divisor = safe_divisor(scale)[:, None]
     shifted = rule.zero_kind in IN_UNITS_OF_X
     zeros = np.broadcast_to(zero.reshape(-1, 1), divisor.shape)
     if shifted:
@@ -236,13 +237,15 @@ def _codes(
             continue
         x = rows[part] - lo[part[0]] if shifted else rows[part]
         q = quotient(x, divisor[part[0]], None if multiplier is None else multiplier[part[0]])
+        if subnormal is not None and subnormal[part[0]].any():  # such a scale is divided by
+            q = np.where(subnormal[part[0]], quotient(x, divisor[part[0]], None), q)
         if rule.zero_added == "before":
             q += zeros[part[0]]
         rounded(q, out=q)
         if rule.zero_added == "after":
             q += zeros[part[0]]
         np.clip(q, rule.qmin, rule.qmax, out=q)
-        np.copyto(codes[part], q, casting="unsafe")  # integral and in range: the cast is exact
+        np.copyto(codes[part], q, casting="unsafe")  # in range; integral, but for a float zero added after rounding
     return codes
 
 

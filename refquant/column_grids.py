@@ -51,7 +51,7 @@ class ColumnGrids:
         static: bool,
         ranges: str = "format",
         search: str = "",
-        dtype: type[np.floating] = np.float32,
+        dtype: type[np.floating],
     ):
         where = "column_grids"
         require_rounding(where, scheme.rule)
@@ -160,7 +160,6 @@ def group_size(shape: tuple[int, ...], scheme: Scheme) -> int:
 
 def _ist_range(lo: np.ndarray, hi: np.ndarray, rule: affine.Rule) -> tuple[np.ndarray, np.ndarray]:
     """The range whose `half` scale is IST's: (xmax - xmin) / maxq, xmin mirrored only where it is negative."""
-    lo, hi = np.minimum(lo, 0), np.maximum(hi, 0)
     empty = (lo == 0) & (hi == 0)
     if rule.symmetric:
         hi = np.where(lo < 0, np.maximum(-lo, hi), hi / np.float32(2))

@@ -72,7 +72,7 @@ def decode_tiles(packed: np.ndarray, function: str = "3inst") -> np.ndarray:
         )
     words = packed.reshape(-1, width // 2, 2)[:, :, ::-1].reshape(-1, width).view(np.uint16)
     steps = np.full(256, width // TILE)
-    steps[1::2] += width % TILE > 0
+    steps[1::2] = -(-width // TILE)  # rounded up
     values = FUNCTIONS[function](trellis.windows(words, np.cumsum(steps) - trellis.LENGTH))  # (tiles, 256)
     tiles = np.empty_like(values)
     tiles[:, places()] = values

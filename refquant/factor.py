@@ -50,7 +50,7 @@ def subtract_product(C: np.ndarray, A: np.ndarray, B: np.ndarray, exact: bool = 
     if exact:
         for k in range(A.shape[1]):
             C -= A[:, k, None] * B[k]
-    elif A.shape[1]:
+    else:
         C -= A @ B
 
 

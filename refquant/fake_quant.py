@@ -110,9 +110,9 @@ def lsq_scale(x: Array, qmax: int, axis: int | tuple[int, ...] | None = None) ->
 
 
 def lsq_plus_scale(x: Array, bits: int) -> Array:
-    """LSQ+'s first scale of weights: max(|mean - 3 sigma|, |mean + 3 sigma|) / 2^(bits-1), (); float64 sums (eq. 8)."""
+    """LSQ+'s first scale of weights: max |mean -+ 3 sigma| / 2^(bits-1), (); float64 sums (eq. 8)."""
     mean, sigma = x.mean(dtype=np.float64), x.std(dtype=np.float64)
-    return np.asarray(max(abs(mean - 3 * sigma), abs(mean + 3 * sigma)) / (1 << (bits - 1))).astype(x.dtype)
+    return np.asarray((abs(mean) + 3 * sigma) / (1 << (bits - 1))).astype(x.dtype)
 
 
 def pact(x: Array, alpha: Array | float, bits: int) -> Array:
@@ -145,4 +145,4 @@ def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:
     """Sum over the axes along which a parameter of `shape` was broadcast."""
     padded = (1,) * (gradient.ndim - len(shape)) + tuple(shape)
     axes = tuple(axis for axis, n in enumerate(padded) if n == 1)
-    return gradient.sum(axis=axes, dtype=np.float64, keepdims=True).reshape(shape).astype(gradient.dtype)
+    return gradient.sum(axis=axes, dtype=np.float64).reshape(shape).astype(gradient.dtype)

@@ -55,11 +55,11 @@ def quantize(
     scheme: Scheme | str,
     calibration: np.ndarray,
     *,
-    native: np.ndarray,
+    native: np.ndarray | None = None,
     dialect: str = "",
     **options: object,
 ) -> QuantizedTensor:
-    """Quantize W (out, in). calibration: X, native: X~, both (tokens, in) or (batch, tokens, in).
+    """Quantize W (out, in). calibration: X, native: X~, both needed, (tokens, in) or (batch, tokens, in).
 
     Raises ShapeError, NonFiniteError, RangeError, SchemeError, UnsupportedError, QuantError.
     """

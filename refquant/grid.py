@@ -174,7 +174,10 @@ def _codes(quotient: np.ndarray, zero: np.ndarray, rule: affine.Rule | codebook.
     rounded(quotient, out=quotient)
     if rule.zero_added == "after":
         quotient += zero
-    return np.clip(quotient, rule.qmin, rule.qmax, out=quotient)
+    codes = np.clip(quotient, rule.qmin, rule.qmax, out=quotient)
+    if rule.zero_kind == "float":  # added after rounding it leaves a fraction, which no stored code has
+        np.trunc(codes, out=codes)
+    return codes
 
 
 def _vector(zero: np.ndarray, count: int) -> np.ndarray:

@@ -121,7 +121,7 @@ def _conference(q: int, skew: bool) -> np.ndarray:
     squares = {i * i % q for i in range(1, q)}
     C = np.ones((q + 1, q + 1), np.int8)
     C[1:, 1:] = _circulant([0, *(1 if -j % q in squares else -1 for j in range(1, q))])
-    C[0, 1:] = -1 if skew else 1
+    C[0] = -1 if skew else 1
     C[0, 0] = 0
     return C
 

@@ -117,8 +117,9 @@ def _cumulated(terms: np.ndarray) -> np.ndarray:
     sums = np.zeros(terms.size + 1)
     for start in range(0, terms.size, SLAB):  # a cumsum of float32 into float64 would copy all of it first
         part = terms[start : start + SLAB]
-        np.cumsum(part, dtype=np.float64, out=sums[start + 1 : start + 1 + part.size])
-        sums[start + 1 : start + 1 + part.size] += sums[start]
+        running = sums[start + 1 : start + 1 + part.size]
+        np.cumsum(part, dtype=np.float64, out=running)
+        running += sums[start]
     return sums
 
 

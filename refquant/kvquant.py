@@ -97,7 +97,7 @@ class KVQuant:
             raise ShapeError(
                 f"kvquant.append: k.shape = {k.shape}, expected (tokens, *{self.tables[0].lower.shape}) of the table"
             )
-        alone = max(0, min(self.first - self._tokens, len(k)))
+        alone = max(0, self.first - self._tokens)
         ends = [(self.tables[0].lower, self.tables[0].upper), _bounds(v[alone:], self.tables[1].outliers, axis=-1)]
         exact = [_float16(x[:alone]) for x in (k, v)]
         parts = [_encode(x[alone:], t.levels, *e) for x, t, e in zip((k, v), self.tables, ends, strict=True)]

@@ -67,4 +67,4 @@ def truncated(M: np.ndarray, rank: int, a: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _pair(W: np.ndarray, R: np.ndarray, up: np.ndarray, down: np.ndarray, scheme: Scheme) -> CompensatedTensor:
-    return compensate(nearest(R.astype(np.float32), scheme), up=up, down=down)
+    return compensate(nearest(R, scheme), up=up, down=down)

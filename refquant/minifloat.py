@@ -105,11 +105,6 @@ class Minifloat:
         """The largest finite value."""
         return float(values(self)[self.largest_code])
 
-    @property
-    def max_exponent(self) -> int:
-        """floor(log2(max)): what the OCP specification calls emax."""
-        return int(np.frexp(self.max)[1]) - 1
-
 
 FORMATS = {
     "e4m3fn": Minifloat(4, 3, 7, "fn"),
@@ -172,10 +167,10 @@ def encode_into(
     codes: np.ndarray,
     x: np.ndarray,
     fmt: Minifloat,
-    rounding: str = "half_even",
-    overflow: str = "saturate",
-    zero_sign: str = "kept",
-    rng: np.random.Generator | None = None,
+    rounding: str,
+    overflow: str,
+    zero_sign: str,
+    rng: np.random.Generator | None,
 ) -> None:
     """`encode` for those who checked x: C-contiguous float32. NaN without a code becomes the zero."""
     x, codes = x.reshape(-1), codes.reshape(-1)

@@ -12,7 +12,7 @@ Source   LeCun, Denker & Solla 1989, Optimal Brain Damage, eq. 5. Wanda (wanda.p
 
 import numpy as np
 
-from refquant.errors import ShapeError
+from refquant.errors import RangeError, ShapeError
 from refquant.gptq import weights
 from refquant.sparsity import least_of_layer, least_of_rows
 
@@ -27,7 +27,9 @@ def saliency(W: np.ndarray, H: np.ndarray) -> np.ndarray:
 
 
 def prune(W: np.ndarray, H: np.ndarray, sparsity: float = 0.5, scope: str = "row") -> np.ndarray:
-    """W with the least salient weights of each row, or of the whole layer, set to zero."""
+    """W with the least salient weights of each row (scope "row"), or of the whole layer ("layer"), set to zero."""
+    if scope not in ("row", "layer"):
+        raise RangeError(f"obd.prune: scope = {scope!r}, expected 'row' or 'layer'")
     scores = saliency(W, H)
     mask = least_of_layer(scores, sparsity) if scope == "layer" else least_of_rows(scores, sparsity)
     return np.where(mask, np.float32(0), W).astype(np.float32)

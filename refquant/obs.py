@@ -16,6 +16,7 @@ Source      Hassibi & Stork 1993, Second order derivatives for network pruning: 
 
 import numpy as np
 
+from refquant.errors import ShapeError
 from refquant.factor import gram, inverse_factor
 from refquant.gptq import weights
 from refquant.hessian import damped, revive_dead
@@ -28,9 +29,14 @@ def saliency(w: np.ndarray, H_inverse: np.ndarray) -> np.ndarray:
 
 
 def prune(W: np.ndarray, H: np.ndarray, sparsity: float = 0.5, damp: float = 0.01) -> np.ndarray:
-    """W with int(in * sparsity) weights of each row removed one by one, the rest adjusted; float32."""
-    W, H_inverse = weights("obs.prune", W), inverse(H, damp)
-    count = int(W.shape[1] * require_sparsity(sparsity))
+    """W with int(in * sparsity) weights of each row removed one by one, the rest adjusted; float32.
+
+    Raises ShapeError, NonFiniteError, RangeError.
+    """
+    W = weights("obs.prune", W)
+    if H.shape != (W.shape[1], W.shape[1]):
+        raise ShapeError(f"obs.prune: H.shape = {H.shape}, expected ({W.shape[1]}, {W.shape[1]})")
+    count, H_inverse = int(W.shape[1] * require_sparsity(sparsity)), inverse(H, damp)
     return np.stack([_prune_row(w.astype(np.float64), H_inverse, count) for w in W]).astype(np.float32)
 
 

@@ -61,7 +61,10 @@ FUNCTIONS = {"1mad": one_mad, "3inst": three_inst}
 
 def states(words: np.ndarray, step: int) -> np.ndarray:
     """States int64 (streams, steps) of words uint16 (streams, n), `step` bits on from one to the next."""
-    _require_words("trellis.states", words)
+    if words.dtype != np.uint16:
+        raise QuantError(f"trellis.states: words.dtype = {words.dtype}, expected uint16")
+    if words.ndim != 2 or not words.size:
+        raise ShapeError(f"trellis.states: words.shape = {words.shape}, expected (streams, n)")
     count = 16 * words.shape[1]
     if not 1 <= step <= LENGTH or count % step:
         raise RangeError(f"trellis.states: step = {step}, expected 1..16 that divides the {count} bits of a stream")
@@ -69,8 +72,10 @@ def states(words: np.ndarray, step: int) -> np.ndarray:
 
 
 def windows(words: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The 16 bits from each of `starts` (steps,) on, modulo the length of the stream: int64 (streams, steps)."""
-    _require_words("trellis.windows", words)
+    """The 16 bits from each of `starts` (steps,) on, modulo the length of the stream: int64 (streams, steps).
+
+    words: uint16 (streams, n), looked at by the caller.
+    """
     count = 16 * words.shape[1]
     bits = (words[:, :, None] >> np.arange(15, -1, -1, dtype=np.uint16)) & np.uint16(1)
     bits = bits.reshape(len(words), count)
@@ -95,10 +100,3 @@ def decode(
     else:
         raise RangeError(f"trellis.decode: function = {function!r}, expected {list(FUNCTIONS)}, or 'hyb' and a table")
     return values.reshape(out // 16, n // 16, 16, 16).swapaxes(1, 2).reshape(out, n)
-
-
-def _require_words(where: str, words: np.ndarray) -> None:
-    if words.dtype != np.uint16:
-        raise QuantError(f"{where}: words.dtype = {words.dtype}, expected uint16")
-    if words.ndim != 2 or not words.size:
-        raise ShapeError(f"{where}: words.shape = {words.shape}, expected (streams, n)")

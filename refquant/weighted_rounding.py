@@ -47,7 +47,7 @@ def quantize(
     q = rows.rows(np.ascontiguousarray(np.broadcast_to(q, rows.shape)))
     q = np.where(q.any(axis=1, keepdims=True), q, np.float32(1))
     half = np.float32(1 << (rows.rule.bits - 1))
-    scale = search(rows.values, q, half, _shifts(dialect, rows.rule.bits), refit=not dialect)
+    scale = search(rows.values, q, half, shifts_of(dialect, rows.rule.bits), refit=not dialect)
     if dialect == "auto-round":
         least = np.float32(1e-5)
         scale = np.where(scale < 0, np.minimum(scale, -least), np.maximum(scale, least))
@@ -80,7 +80,7 @@ def search(w: np.ndarray, q: np.ndarray, half: np.float32, shifts: list[float], 
     return best
 
 
-def _shifts(dialect: str, bits: int) -> list[float]:
+def shifts_of(dialect: str, bits: int) -> list[float]:
     """t in the order of trial, 0 first."""
     if not dialect:
         return [0.0, *(-0.1 * k for k in range(-9, 10) if k)]

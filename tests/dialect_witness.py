@@ -3,6 +3,7 @@
 import naive
 import naive_dialects
 import naive_floats
+import naive_scaled
 import numpy as np
 
 from conformance.protocol import Unsupported
@@ -11,12 +12,6 @@ from refquant.affine import Rule as PLAIN
 from refquant.linear_dialects import dialects
 from refquant.schemes import Scheme
 
-NF4_CUDA = [  # the literals of csrc/kernels.cu as float32
-    -0.8480964004993439, -0.6106329262256622, -0.4599952697753906, -0.33967943489551544, -0.23460740596055984,
-    -0.13791173323988914, -0.045525018125772476, 0.03979014977812767, 0.1202552504837513, 0.2035212516784668,
-    0.2920137718319893, 0.3893125355243683, 0.5016634166240692, 0.6427869200706482, 0.8614784181118011,
-]  # fmt: skip
-FP4_CUDA = [0.00260417, 0.0859375, 0.20833333, 0.29166667, 0.4166667, 0.583333, 0.8333333]
 FP4_ORDER = [0, 1, 6, 7, 4, 5, 2, 3]
 
 
@@ -40,8 +35,9 @@ def run(scheme: Scheme, op, params, inputs):
         dtype = np.int8 if name == "int8" else np.uint8
         return arranged(scheme, x, [c for c, _ in found], [2.0**e for _, e in found], dtype)
     if who == "bitsandbytes-cuda" and scheme.head in ("nf4", "bnb_fp4") and not rule.double:
-        bounds, order = (NF4_CUDA, None) if scheme.head == "nf4" else (FP4_CUDA, FP4_ORDER)
-        bounds = [float(np.float32(b)) for b in bounds]
+        bounds, order = (
+            (naive_scaled.NF4_CUDA, None) if scheme.head == "nf4" else (naive_scaled.FP4_LITERALS, FP4_ORDER)
+        )
         found = [naive_dialects.cuda_codebook(row, None, bounds, order) for row in rows]
         return arranged(scheme, x, [c for c, _ in found], [s for _, s in found])
     if isinstance(rule, affine.Rule):

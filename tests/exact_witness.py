@@ -9,16 +9,19 @@ NaN.
 from collections.abc import Mapping
 from fractions import Fraction
 
+import checkpoint_witness
 import dialect_witness
 import layout_witness
+import level_witness
 import method_witness
 import minifloat_witness
 import model_witness
 import naive
 import naive_floats
 import numpy as np
+import stream_witness
+import variant_witness
 
-from conformance.adapters import _refquant_variants as variants
 from conformance.protocol import Arrays, Unsupported
 from refquant import affine, fitted, groups, mx, nf4, nvfp4, scaled_minifloat
 from refquant.errors import QuantError
@@ -45,16 +48,14 @@ def run(algorithm: str, op: str, params: Mapping[str, object], inputs: Arrays) -
 def answer(algorithm, op, params, inputs):
     """By the family, a module each; here linear schemes, codebooks, scaled floats and microscaling by the book."""
     family, _, member = algorithm.partition(".")
+    if family == "checkpoint":
+        return checkpoint_witness.run(member, op, params, inputs)
     if family == "layout":
         return layout_witness.run(member, op, params, inputs)
-    if family == "bits" and op == "pack" and member in ("low", "high"):
-        width, flat = params["bits"], inputs["codes"].ravel().tolist()
-        fits = inputs["codes"].dtype.kind in "iu" and width in range(1, 9)
-        if not fits or any(not -(1 << (width - 1)) <= code < 1 << width for code in flat) or not inputs["codes"].ndim:
-            raise Unsupported("refusals")
-        packed = [naive.pack(row, width, member) for row in np.atleast_2d(inputs["codes"]).tolist()]
-        found = np.frombuffer(b"".join(packed), np.uint8)
-        return {"bytes": found.reshape(*inputs["codes"].shape[:-1], -1)}
+    if family in ("bits", "words", "tensor"):
+        return stream_witness.run(family, member, op, params, inputs)
+    if family == "levels":
+        return level_witness.run(member, params, inputs)
     if family == "gguf":
         return model_witness.decode_blocks(member, op, inputs)
     if family in ("product", "layer", "sampler", "model"):
@@ -63,10 +64,8 @@ def answer(algorithm, op, params, inputs):
         return method_witness.run(family, member, op, params, inputs)
     if family == "minifloat":
         return minifloat_witness.run(member, op, params, inputs)
-    if family == "variant" and op != "size" and not set(inputs) & {"levels", "weights"}:
-        if params.get("scheme") or (op == "encode" and len(inputs) > 1):
-            raise Unsupported("scales that are given")
-        return of_scheme(variants._scheme(member, params), algorithm, op, params, inputs)
+    if family == "variant":
+        return variant_witness.run(member, op, params, inputs)
     if family != "scheme" or member not in SCHEMES:
         raise Unsupported(f"{algorithm} {op}")
     return of_scheme(SCHEMES[member], algorithm, op, params, inputs)

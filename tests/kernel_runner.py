@@ -3,8 +3,8 @@
 import numpy as np
 
 from runtime.jit import Compiled
+from runtime.overruns import overruns
 from runtime.program import Program
-from runtime.simd.memory import overruns
 from runtime.workers import Crew
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import struct
 from functools import lru_cache
 
 import naive_gguf
@@ -13,9 +14,15 @@ from conformance.protocol import Unsupported
 from refquant import gguf
 from refquant.models import ModelConfig
 
+SCALARS = {"F16": "<e", "F32": "<f", "F64": "<d", "I8": "<b", "I16": "<h", "I32": "<i", "I64": "<q"}
+
 
 def decode_blocks(member, op, inputs):
-    """Values of stored blocks."""
+    """Values of stored blocks, and of plain numbers as C reads them."""
+    if op == "decode" and member in SCALARS:
+        kind = SCALARS[member]
+        rows = [[float(v) for (v,) in struct.iter_unpack(kind, row.tobytes())] for row in inputs["bytes"]]
+        return {"values": np.array([[naive_gguf.f32(v) for v in row] for row in rows], np.float32)}
     if op != "decode" or member not in naive_gguf.DECODERS:
         raise Unsupported(f"gguf.{member} {op}")
     return {"values": np.array([row_of(member, row.tobytes()) for row in inputs["bytes"]], np.float32)}

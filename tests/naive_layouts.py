@@ -159,3 +159,25 @@ def unslabs(packed, bits, count, high_first):
         shift = bits * (slab_count - 1 - slab if high_first else slab)
         rows.append([word >> shift & (2**bits - 1) for word in packed[r % height]])
     return rows
+
+
+def unplanar(rows, bits, count):
+    """What `planar` packed: each plane in turn."""
+    widths = {2: [2], 3: [2, 1], 4: [4], 5: [4, 1], 6: [4, 2], 7: [4, 2, 1], 8: [8]}[bits]
+    out = []
+    for row in rows:
+        codes = [0] * count
+        for i in range(count):
+            at, low = i // 32 * bits, 0
+            for width in widths:
+                place = i % 32 * width
+                codes[i] |= (row[at + place // 32] >> place % 32 & 2**width - 1) << low
+                at, low = at + width, low + width
+        out.append(codes)
+    return out
+
+
+def unaligned(rows, bits, count):
+    """What `aligned` packed."""
+    fields = 32 // bits
+    return [[row[i // fields] >> bits * (i % fields) & 2**bits - 1 for i in range(count)] for row in rows]

@@ -219,19 +219,25 @@ def moving(batches, constant):
 
 
 def magnitude_counts(batches, bins, appending):
-    """(counts, width, largest): bins of a power of two that fit the data, or those of the first batch."""
+    """(counts, width, largest): bins of a power of two that hold all, or those of the first batch and more of them."""
     largest = max(abs(v) for batch in batches for v in batch)
-    if appending:
-        width = max(abs(v) for v in batches[0]) / bins
-    else:
+    if not appending:
         width = 2.0**-160
-        while largest > bins * width:
+        while largest >= bins * width:
             width *= 2
-    counts = [0] * max(bins, math.ceil(largest / width) if width else bins)
+        counts = [0] * bins
+        for batch in batches:
+            for v in batch:
+                counts[int(abs(v) / width)] += 1
+        return counts, width, largest
+    counts, width, seen = [0] * bins, 0.0, 0.0
     for batch in batches:
+        amax = max(map(abs, batch))
+        if not seen:
+            width, seen = amax / bins, amax
+        counts += [0] * ((math.ceil(amax / width) if width else 0) - len(counts))
         for v in batch:
-            place = int(abs(v) / width) if width else 0
-            counts[min(place, len(counts) - 1)] += 1
+            counts[min(int(abs(v) / width) if width else 0, len(counts) - 1)] += 1  # the end belongs to the last bin
     return counts, width, largest
 
 
@@ -243,41 +249,53 @@ def percentile(batches, share, bins, lower_edge):
     return min((i + (not lower_edge)) * width, largest)
 
 
-def entropy(batches, levels, bins):
+def entropy(batches, levels, bins, modelopt=False):
     """The clipping of least divergence."""
-    counts, width, largest = magnitude_counts(batches, bins, False)
+    counts, width, largest = magnitude_counts(batches, bins, modelopt)
+    if modelopt:
+        counts = [counts[1], *counts[1:]]
+        found = [divergence(counts, kept, levels) for kept in range(128, len(counts) + 1)]
+        best = max(i for i, each in enumerate(found) if each == min(found))
+        return min((128 + best) * width, largest)
     counts = counts[: max(levels, max(i for i, c in enumerate(counts) if c) + 1)]
-    found = []
-    for kept in range(levels, len(counts) + 1):
-        stretch = [i * levels // kept for i in range(kept)]
-        sums, filled = [0] * levels, [0] * levels
-        for i in range(kept):
-            sums[stretch[i]] += counts[i]
-            filled[stretch[i]] += counts[i] > 0
-        Q = [sums[g] / filled[g] if c else 0.0 for c, g in zip(counts, stretch)]
-        P = counts[:kept]
-        P[-1] += sum(counts[kept:])
-        pairs = [(p / sum(P), q) for p, q in zip(P, Q) if p]
-        whole = sum(q for _, q in pairs)
-        bad = any(q == 0 for _, q in pairs)
-        found.append(math.inf if bad else math.fsum(p * math.log(p / (q / whole)) for p, q in pairs))
+    found = [divergence(counts, kept, levels) for kept in range(levels, len(counts) + 1)]
     return min((levels + found.index(min(found)) + 0.5) * width, largest)
 
 
-def searched(rows, factors, patience, scale_of):
-    """For each row the shrunk range of least sum |x - x^|^2.4; all stop after `patience` steps that helped none.
+def divergence(counts, kept, levels):
+    """Of the first bins, with what is beyond in the last of them, from themselves in so many stretches."""
+    stretch = [i * levels // kept for i in range(kept)]
+    sums, filled = [0] * levels, [0] * levels
+    for i in range(kept):
+        sums[stretch[i]] += counts[i]
+        filled[stretch[i]] += counts[i] > 0
+    Q = [sums[g] / filled[g] if c else 0.0 for c, g in zip(counts, stretch)]
+    P = list(counts[:kept])
+    P[-1] += sum(counts[kept:])
+    pairs = [(p / sum(P), q) for p, q in zip(P, Q) if p]
+    whole = sum(q for _, q in pairs)
+    if any(q == 0 for _, q in pairs):
+        return math.inf
+    return math.fsum(p * math.log(p / (q / whole)) for p, q in pairs)
+
+
+def searched(rows, factors, patience, scale_of, norm=2.4, mirrored=False):
+    """For each row the shrunk range of least sum |x - x^|^norm; all stop after `patience` steps that helped none.
 
     scale_of(lo, hi)  (scale, zero_point, lowest and highest code) of a range
     """
     best = [(min(row), max(row)) for row in rows]
+    if mirrored:
+        best = [(-(max(-lo, hi) + 0.0), max(-lo, hi) + 0.0) for lo, hi in best]
+    ends = best[:]
     least_error, idle = [math.inf] * len(rows), 0
     for factor in factors:
         helped = False
         for i, row in enumerate(rows):
-            lo, hi = f32(f32(factor) * min(row)), f32(f32(factor) * max(row))
+            lo, hi = (f32(f32(factor) * end) for end in ends[i])
             scale, zero, low, high = scale_of(lo, hi)
             codes = [min(max(round(f32(v / scale)) + zero, low), high) if scale else zero for v in row]
-            error = math.fsum(abs(v - f32((q - zero) * scale)) ** 2.4 for v, q in zip(row, codes))
+            error = math.fsum(abs(v - f32((q - zero) * scale)) ** norm for v, q in zip(row, codes))
             if error < least_error[i]:
                 least_error[i], best[i], helped = error, (lo, hi), True
         idle = 0 if helped else idle + 1

@@ -84,15 +84,25 @@ def transform(member: str, params: Mapping[str, object], inputs: Arrays) -> dict
 
 
 def prune(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
-    """W, X -> values: zeros where a weight went, and what the others became."""
-    from refquant import magnitude, sparsegpt, wanda
+    """W, and X or H -> values: zeros where a weight went, and what the others became."""
+    from refquant import magnitude, obd, obs, sparsegpt, wanda
 
     settings = dict(params)
     if "pattern" in settings:
         settings["pattern"] = tuple(settings["pattern"])
-    function = {"sparsegpt": sparsegpt.prune, "wanda": wanda.prune, "magnitude": magnitude.prune}[member]
-    given = (inputs["W"],) if member == "magnitude" else (inputs["W"], inputs["X"])
-    return {"values": function(*given, **settings)}
+    modules = {"sparsegpt": sparsegpt, "wanda": wanda, "magnitude": magnitude, "obd": obd, "obs": obs}
+    given = [inputs[name] for name in ("W", "X", "H") if name in inputs and (name, member) != ("X", "magnitude")]
+    return {"values": modules[member].prune(*given, **settings)}
+
+
+def saliency(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    """W, and H or its inverse -> values: the loss that removing each weight alone would cause."""
+    from refquant import obd, obs
+
+    modules = {"obd": obd, "obs": obs}
+    if member not in modules:
+        raise Unsupported(f"method.{member} saliency")
+    return {"values": modules[member].saliency(*(inputs[name] for name in ("W", "H", "H_inverse") if name in inputs))}
 
 
 def channel_scale(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:

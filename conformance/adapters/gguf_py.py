@@ -29,7 +29,7 @@ def run(algorithm: str, op: str, params: Mapping[str, object], inputs: Arrays) -
     try:
         if op == "encode":
             with np.errstate(all="ignore"):
-                return {"bytes": gguf.quantize(inputs["x"], kind)}
+                return {"bytes": gguf.quantize(inputs["x"], kind).view(np.uint8)}
         with np.errstate(all="ignore"):
             return {"values": gguf.dequantize(inputs["bytes"], kind)}
     except NotImplementedError as error:

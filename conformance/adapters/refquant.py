@@ -8,8 +8,11 @@ import numpy as np
 
 from conformance.adapters import _refquant_methods as _methods
 from conformance.adapters import _refquant_records as _records
+from conformance.adapters import _refquant_steps as _steps
 from conformance.adapters import _refquant_text as _text
+from conformance.adapters import _refquant_turns as _turns
 from conformance.adapters import _refquant_variants as _variants
+from conformance.adapters import _refquant_vectors as _vectors
 from conformance.adapters import _sampling
 from conformance.protocol import Arrays, Refused, Unsupported
 
@@ -131,10 +134,34 @@ OPERATIONS: dict[tuple[str, str], Callable[[str, Mapping[str, object], Arrays], 
     ("method", "quantize"): _methods.quantize,
     ("method", "weight"): _methods.weight,
     ("method", "prune"): _methods.prune,
+    ("method", "saliency"): _methods.saliency,
     ("method", "channel_scale"): _methods.channel_scale,
     ("method", "encode"): _methods.encode_rows,
     ("method", "product"): _methods.multiply_rows,
     ("product", "matvec"): _methods.multiply_blocks,
+    ("step", "call"): _steps.call,
+    ("vector", "decode"): _vectors.decode,
+    ("vector", "weight"): _vectors.decode,
+    ("vector", "tiles"): _vectors.tiles,
+    ("vector", "unpack"): _vectors.unpack,
+    ("vector", "states"): _vectors.states,
+    ("cache", "keep"): _vectors.keep,
+    ("cache", "size"): _vectors.size,
+    ("cache", "fit"): _vectors.fit,
+    ("rotation", "matrix"): _turns.matrix,
+    ("rotation", "transform"): _turns.transform,
+    ("rotation", "orthogonal"): _turns.orthogonal,
+    ("rotation", "turn"): _turns.turn,
+    ("rotation", "step"): _turns.step,
+    ("rotation", "incoherent"): _turns.incoherent,
+    ("rotation", "coherent"): _turns.coherent,
+    ("rotation", "incoherence"): _turns.incoherence,
+    ("collective", "all_gather"): _turns.all_gather,
+    ("collective", "reduce_scatter"): _turns.reduce_scatter,
+    ("training", "forward"): _turns.forward,
+    ("training", "backward"): _turns.backward,
+    ("training", "first_scale"): _turns.first_scale,
+    ("training", "gradient_scale"): _turns.gradient_scale,
     ("layer", "rms_norm"): _text.rms_norm,
     ("layer", "rope"): _text.rotate,
     ("layer", "attention"): _text.attend,

@@ -25,11 +25,13 @@ def version() -> str:
 
 
 def run(algorithm: str, op: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
-    """Casts of `minifloat`; uint8-token@torch.ao; layers; observers."""
+    """Casts of `minifloat`; uint8-token@torch.ao; layers; observers; fake quantization."""
     family, _, member = algorithm.partition(".")
     if family == "layer" and op in LAYERS:
         version()
         return {"y": LAYERS[op](params, inputs).float().cpu().numpy()}
+    if family == "training" and op in ("forward", "backward"):
+        return _trained(member, op, params, inputs)
     if family == "observer" and member in ("min-max", "moving-average", "histogram"):
         return _ranges(member, params, inputs)
     if family == "minifloat" and member in CASTS and params.get("overflow", CASTS[member]) == CASTS[member]:
@@ -97,6 +99,34 @@ def _ranges(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[s
     found = {"lo": lo, "hi": hi, "scale": scale, "zero_point": zero}
     shape = (-1, 1) if by_channel else ()
     return {name: array.reshape(shape).numpy() for name, array in found.items()}
+
+
+def _trained(member: str, op: str, params: Mapping[str, object], inputs: Arrays) -> dict[str, np.ndarray]:
+    """fake_quantize and, with a zero point of 0, LSQ; gradients by autograd."""
+    version()
+    import torch
+
+    scale, inside = inputs.get("scale"), params.get("inside", "rounded")
+    if member not in ("fake_quantize", "lsq") or scale is None or scale.ndim or inside != "rounded":
+        raise Unsupported("an offset, a clipping that is learned, a scale with axes, another rule of what is inside")
+    if inputs["x"].dtype != np.float32 or not scale > 0:
+        raise Unsupported("other dtypes than float32, or scales that are not positive, which are taken without a word")
+    given = {name: torch.tensor(array, device=device()) for name, array in inputs.items()}
+    x, s = given["x"].requires_grad_(), given["scale"].requires_grad_()
+    zero = given.get("zero_point", torch.zeros((), device=device()))
+    if zero.ndim:
+        raise Unsupported("zero points with axes")
+    ends = int(params["qmin"]), int(params["qmax"])
+    if member == "lsq":
+        factor = params.get("gradient_scale", 1.0)
+        y = torch._fake_quantize_learnable_per_tensor_affine(x, s.reshape(1), zero.reshape(1), *ends, factor)
+    else:
+        y = torch.fake_quantize_per_tensor_affine(x, float(s), int(zero), *ends)
+    if op == "forward":
+        return {"values": y.detach().cpu().numpy()}
+    y.backward(given["dy"])
+    found = {"dx": x.grad, "dscale": s.grad if member == "lsq" else None}
+    return {name: grad.cpu().numpy() for name, grad in found.items() if grad is not None}
 
 
 def _given(inputs: Arrays) -> dict[str, object]:

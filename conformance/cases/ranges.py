@@ -35,6 +35,8 @@ EDGES: dict[str, list[dict[str, object]]] = {
         {"bits": 3, "bins": 8},
         {"bits": 3, "bins": 9},
         {"bits": 2, "signed": False, "bins": 8},
+        {"bits": 9, "bins": 600},
+        {},
     ],
     "entropy@modelopt": [{"bits": 2, "bins": 160}, {"bits": 7, "bins": 160}],
     "entropy@nonsense": [{}],
@@ -93,6 +95,11 @@ def cases() -> Iterator[Case]:
         yield _judged(member, "merge", "nothing", [], {"scheme": "uint3", **settings, "merge": 0})
     yield _judged("min-max", "settings", "shapes", [np.ones((2, 3), np.float32), np.ones((3, 3), np.float32)],
                   {"scheme": "int4-channel"})  # fmt: skip
+    wide = np.float32([0.3, 1.7, -2048.5, 1000, 512.25, 3, 4, -7])  # into 2048 bins of 2, or 2049 of 1
+    for member in ("entropy", "percentile"):
+        yield _judged(member, "settings", "plain-wide", [wide], {"scheme": "int4"})
+    params = {"scheme": "uint3", "bins": 160, "bits": 7}
+    yield _judged("entropy@modelopt", "search", "pairs", [_pairs()], params)
     for scheme in ("int1", "nf4", "uint4-zmin", "uint1", "int4-zfloat-asym", "int4-stochastic"):
         for member in ("min-max", "mean-squared-error"):
             yield _judged(member, "settings", scheme, _batches()["two"], {"scheme": scheme})
@@ -160,3 +167,9 @@ def _counted() -> dict[str, list[np.ndarray]]:
     heaps = np.repeat(np.float32([0.1, 0.2, 0.45, 0.7, 1.5, -0.3, -0.9, 3.1]), [20, 12, 10, 8, 6, 4, 3, 1])
     rising = (np.arange(1, 65) ** 2 / 64).astype(np.float32)
     return {"heavy": [heavy], "heaps": [heaps], "rising": [rising], "both": [heaps, heavy, rising[:40] - 9]}
+
+
+def _pairs() -> np.ndarray:
+    """Pairs of bins of 1/16 with equal counts, up to bin 127, and one number in bin 160: 128 bins suit best."""
+    counts = np.repeat(np.arange(64) % 3 + 1, 2)
+    return np.append((np.repeat(np.arange(128), counts) + 0.5) / 16, -10).astype(np.float32)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from conformance.cases import Case, variants
 from conformance.cases.judgement import judged
 from conformance.cases.variants import data
@@ -104,6 +106,10 @@ def cases() -> Iterator[Case]:
                 )
                 if found or shown == "steps":
                     yield case
+    tiny = data()["random"].copy()
+    tiny[0, :16] *= np.float32(1e-39)  # its scale is subnormal: the reciprocal of that is infinite
+    params = {"words": "g16", "fields": {"arithmetic": "reciprocal"}}
+    yield judged("variant.int4", "fields", "reciprocal-tiny", "encode", {"x": tiny}, params, "Word")[0]
 
 
 def _short(value: object) -> str:

@@ -5,10 +5,12 @@
 
 Tables made once and kept (`functools.cache`) are forgotten before the first test of a group, so that it is seen to make
 them; functions that only the first test of a group ran count for the others too. Code that runs when a file is imported
-belongs to the tests that run anything in that file, or else in a file that imports it.
+belongs to the tests that run anything in that file, and after them to those that do in a file that imports it.
 """
 
 import importlib
+import inspect
+import itertools
 import json
 import os
 import sys
@@ -22,6 +24,7 @@ from types import CodeType, FrameType
 from conformance.mutation.importers import dependents, direct
 from conformance.mutation.loading import caches
 from conformance.mutation.mutants import ROOT, Mutant, module_name
+from conformance.mutation.scope import FILES
 from conformance.protocol import PASS, Adapter
 from conformance.runner import run
 from conformance.vectors import Test
@@ -29,6 +32,7 @@ from refquant.errors import QuantError
 
 PREFIX = f"{ROOT}/"
 WATCHED = f"{ROOT / 'refquant'}/"
+NEAR = 4  # seconds, under the tracer, of the tests that know a file only through another: about one of each group
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,12 @@ class Reach:
         lines = self.lines.get(mutant.file, {})
         first, last = mutant.lines
         found = set() if mutant.imported else set().union(*(lines.get(line, ()) for line in range(first, last + 1)))
-        if not found and (mutant.imported or (mutant.file, mutant.function) in self.early):
-            found = self._of_modules({mutant.module}) or self._of_modules(direct(mutant.module))
-            found = found or self._of_modules(dependents(mutant.module))
-        return self._ordered(found)
+        if found or not (mutant.imported or (mutant.file, mutant.function) in self.early):
+            return self._ordered(found)
+        own, near = self._of_modules({mutant.module}), self._of_modules(direct(mutant.module))
+        near = self._ordered((near or self._of_modules(dependents(mutant.module))) - own)
+        spent = itertools.accumulate(self.seconds[test] for test in near)
+        return self._ordered(own) + [test for test, seconds in zip(near, spent, strict=True) if seconds <= NEAR]
 
     def _of_modules(self, modules: Collection[str]) -> set[int]:
         """The tests that run anything in one of the modules."""
@@ -67,6 +73,8 @@ class Reach:
 
 def measure(tests: Sequence[Test], adapter: Adapter) -> Reach:
     """Run every test traced. Raises QuantError where one does not pass: mutants of wrong code say nothing."""
+    for module in sorted(set().union(*(dependents(module_name(file)) for file in FILES))):
+        importlib.import_module(module)  # or the first test that needs it would be seen to run all of it
     groups, seconds = [f"{test.algorithm}:{test.group}" for test in tests], [0.0] * len(tests)
     reach = Reach(groups, seconds, early=_early())
     made: set[tuple[CodeType, int]] = set()  # what the first test of the group ran
@@ -123,8 +131,8 @@ def _early() -> frozenset[tuple[str, str]]:
 
             def call(frame: FrameType, event: str, argument: object) -> None:
                 code = frame.f_code
-                if code.co_filename.startswith(WATCHED):
-                    found.add((code.co_filename.removeprefix(PREFIX), code.co_qualname))
+                if code.co_filename.startswith(WATCHED) and code.co_flags & inspect.CO_OPTIMIZED:  # no body of a class
+                    found.add((code.co_filename.removeprefix(PREFIX), code.co_qualname.replace(".<locals>", "")))
 
             names = [name for name in sys.modules if name.partition(".")[0] == "refquant"]
             for name in names:

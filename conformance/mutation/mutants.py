@@ -7,10 +7,12 @@ An id names the file, the function, the operator, and the expression around the 
 """
 
 import ast
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import NamedTuple
 
 from conformance.mutation.operators import OPERATORS, Site
@@ -87,20 +89,23 @@ def of_file(file: str) -> tuple[Mutant, ...]:
     return tuple(of_text(source(file), file))
 
 
-def tree(mutant: Mutant) -> ast.Module:
-    """The file's tree with the fault in it. It is that of every later call, too: trials have processes of their own."""
+def code(mutant: Mutant) -> CodeType:
+    """The file, compiled with the fault in it."""
     whole, places = _parsed(mutant.file)
     site = places[mutant.place]
     new = list(OPERATORS[mutant.operator](site))[mutant.variant][1]
-    site.put(new)
     for node in ast.walk(new):
         if hasattr(site.node, "lineno") and not hasattr(node, "lineno"):
             ast.copy_location(node, site.node)
-    return whole
+    site.put(new)
+    try:
+        return compile(whole, str(ROOT / mutant.file), "exec", dont_inherit=True)
+    finally:
+        site.put(site.node)
 
 
 def prepare(file: str) -> None:
-    """Parse a file now, so that a forked process need not."""
+    """Parse a file now, so that forked processes need not."""
     _parsed(file)
 
 
@@ -142,6 +147,8 @@ def _enter(node: ast.AST, parent: ast.AST, field: str, place: Place) -> Place | 
             return None
     if isinstance(parent, ast.If) and field == "body" and isinstance(parent.body[-1], ast.Raise):
         return None  # what is computed there goes into the message
+    if isinstance(parent, ast.FunctionDef) and field == "body" and node in _before_raise(parent.body):
+        return None
     if isinstance(node, ast.Assign | ast.AnnAssign) and function == MODULE:
         target = node.targets[0] if isinstance(node, ast.Assign) else node.target
         function = getattr(target, "id", MODULE)
@@ -150,6 +157,13 @@ def _enter(node: ast.AST, parent: ast.AST, field: str, place: Place) -> Place | 
     if isinstance(node, ast.expr | ast.keyword):
         lines = (lines[0], max(lines[1], node.end_lineno))
     return Place(function, lines, imported)
+
+
+def _before_raise(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The assignments at the end of a function that ends by raising an error: they make its message."""
+    if not isinstance(body[-1], ast.Raise):
+        return []
+    return list(itertools.takewhile(lambda node: isinstance(node, ast.Assign), reversed(body[:-1])))
 
 
 def _is_docstring(node: ast.AST) -> bool:

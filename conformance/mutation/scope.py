@@ -12,6 +12,9 @@ ALGORITHMS = (
     "layer_inputs ldlq llm_int8 low_rank magnitude nearest obq smoothquant sparse_split sparsegpt sparsity wanda "
     "weighted_rounding zeroquant"
 )
+VECTORS = "aqlm exl3 quip_sharp trellis vptq"
+CACHES = "kivi kv_cache kvquant"
+TRAINING = "fake_quant hadamard obd obs rotations zero_plus_plus"
 GGML = (
     "bit_streams fp4 i_encoders i_neighbours i_quants importance iq1_encoders iq4_encoders k_encoders k_packing "
     "k_quants k_weighted legacy legacy_weighted planes scalars scale_search ternary"
@@ -24,7 +27,7 @@ OBSERVERS = "entropy histogram magnitudes mean_squared_error min_max parameters 
 FILES = tuple(
     f"refquant/{folder}{name}.py"
     for folder, names in (
-        ("", f"{NUMBERS} {CODEBOOKS} {FLOATS} {ALGORITHMS}"),
+        ("", f"{NUMBERS} {CODEBOOKS} {FLOATS} {ALGORITHMS} {VECTORS} {CACHES} {TRAINING}"),
         ("gguf/", GGML),
         ("layouts/", LAYOUTS),
         ("observers/", OBSERVERS),

@@ -1,4 +1,4 @@
-"""All mutants, a few trials at a time.
+"""All mutants, a few processes at a time, each with a batch of mutants of one file.
 
     for mutant, verdict in session.run(chosen, tests, reach, jobs=2): ...
 
@@ -6,84 +6,72 @@ A test that killed a mutant of a file is tried first on the next one of that fil
 """
 
 import contextlib
+import itertools
 import os
 import selectors
 import signal
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from conformance.mutation import trial
+from conformance.mutation import mutants, trial
 from conformance.mutation.coverage import Reach
 from conformance.mutation.mutants import Mutant
 from conformance.mutation.trial import Verdict
 from conformance.vectors import Test
 
 ADAPTER = "conformance.adapters.refquant"
-SHARE = 20  # times the processor time that a trial is given: on a busy machine it waits
+BATCH = 40  # mutants a process is given: few enough that all processes end at about the same time
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Running:
-    mutant: Mutant
     child: int
-    until: float
+    batch: deque[Mutant]  # without a verdict yet
+    text: bytes = field(default=b"")
 
 
 def run(
     chosen: Sequence[Mutant], tests: Sequence[Test], reach: Reach, jobs: int, adapter: str = ADAPTER
 ) -> Iterator[tuple[Mutant, Verdict]]:
     """Each mutant with its verdict, as they come. Children are ended when the caller stops early."""
-    killers: dict[str, deque[int]] = {}
-    waiting, running = deque(chosen), {}
+    killers: dict[str, deque[int]] = {mutant.file: deque(maxlen=trial.RECENT) for mutant in chosen}
+    waiting, running = deque(_batches(chosen)), {}
     with selectors.DefaultSelector() as ready:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    mutant = waiting.popleft()
-                    order = _killers_first(reach.tests_of(mutant), killers.get(mutant.file, ()))
-                    needed = sum(reach.seconds[test] for test in order)
-                    child, descriptor = trial.start(mutant, tests, order, reach, adapter)
-                    limit = SHARE * (trial.LEAST + trial.PATIENCE * needed)
-                    running[descriptor] = _Running(mutant, child, time.monotonic() + limit)
+                    batch = waiting.popleft()
+                    mutants.prepare(batch[0].file)
+                    child, descriptor = trial.start(list(batch), tests, killers[batch[0].file], reach, adapter)
+                    running[descriptor] = _Running(child, batch)
                     ready.register(descriptor, selectors.EVENT_READ)
-                for descriptor in _ended(ready, running):
-                    one = running.pop(descriptor)
-                    ready.unregister(descriptor)
-                    verdict = trial.read(descriptor)
-                    os.waitpid(one.child, 0)
-                    if verdict.test >= 0:
-                        _remember(killers.setdefault(one.mutant.file, deque(maxlen=8)), verdict.test)
-                    yield one.mutant, verdict
+                for key, _ in ready.select():
+                    one = running[key.fd]
+                    part = os.read(key.fd, 1 << 16)
+                    *lines, one.text = (one.text + part).split(b"\n")
+                    verdicts = [trial.read(line) for line in lines]
+                    if not part:  # the process has ended
+                        ready.unregister(key.fd)
+                        os.close(key.fd)
+                        del running[key.fd]
+                        if os.waitpid(one.child, 0)[1]:
+                            verdicts.append(trial.LIMIT)
+                    for verdict in verdicts:
+                        mutant = one.batch.popleft()
+                        trial.remember(killers[mutant.file], verdict)
+                        yield mutant, verdict
+                    if not part and one.batch:
+                        waiting.appendleft(one.batch)
         finally:
             for descriptor, one in running.items():
-                _stop(one.child)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one.child, signal.SIGKILL)
                 os.waitpid(one.child, 0)
                 os.close(descriptor)
 
 
-def _killers_first(order: list[int], killers: Sequence[int]) -> list[int]:
-    first = [test for test in killers if test in set(order)]
-    return first + [test for test in order if test not in first]
-
-
-def _remember(killers: deque[int], test: int) -> None:
-    if test in killers:
-        killers.remove(test)
-    killers.appendleft(test)
-
-
-def _ended(ready: selectors.BaseSelector, running: dict[int, _Running]) -> list[int]:
-    """Descriptors of trials that spoke or closed; those past their time are stopped, which closes them."""
-    now = time.monotonic()
-    for one in running.values():
-        if one.until < now:
-            _stop(one.child)
-    wait = min(one.until for one in running.values()) - now
-    return [key.fd for key, _ in ready.select(min(max(wait, 0.01), 60))]
-
-
-def _stop(child: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
+def _batches(chosen: Sequence[Mutant]) -> Iterator[deque[Mutant]]:
+    for _, group in itertools.groupby(chosen, key=lambda mutant: mutant.file):
+        of_file = list(group)
+        yield from (deque(of_file[begin : begin + BATCH]) for begin in range(0, len(of_file), BATCH))

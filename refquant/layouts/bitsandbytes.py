@@ -58,11 +58,12 @@ class Nested:
     blocksize: int = 256
 
     def __post_init__(self):
-        count = -(-len(self.codes) // self.blocksize) if self.blocksize > 0 else 0
+        count = -(-len(self.codes) // max(self.blocksize, 1))
         got = self.codes.dtype.name, self.absmax.shape, self.quant_map.shape
-        if got != ("uint8", (count,), (256,)) or self.codes.ndim != 1:
+        if got != ("uint8", (count,), (256,)) or self.codes.ndim != 1 or self.blocksize < 1:
             raise ShapeError(
-                f"bitsandbytes.Nested: codes, absmax, quant_map = {got}, expected uint8, ({count},), (256,)"
+                f"bitsandbytes.Nested: codes, absmax, quant_map, blocksize = {(*got, self.blocksize)}, "
+                f"expected uint8, ({count},), (256,), at least 1"
             )
 
     def decode(self) -> np.ndarray:

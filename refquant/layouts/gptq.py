@@ -93,7 +93,7 @@ def pack(linear: Linear, version: str = "gptq", carry: str = "field", dtype: str
         got = f"zero_point in {zero.min()}..{zero.max()}"
         raise RangeError(f"{where}: {got}, expected {allowed[0]}..{allowed[1]} for {version} of {linear.bits} bits")
     write = words.pack_planar if version == "gptq_p" else words.pack
-    g_idx = np.arange(ins, dtype=np.int32) // linear.group_size if linear.g_idx is None else linear.g_idx
+    g_idx = np.arange(ins) // linear.group_size if linear.g_idx is None else linear.g_idx
     return {
         "qweight": np.ascontiguousarray(write(linear.codes, linear.bits).T),
         "qzeros": _packed_zeros(zero.T, linear.bits, version, carry),

@@ -61,7 +61,7 @@ class Magnitudes:
         self._grow(other.largest, at_least=width)
         index = np.arange(len(other.counts)) >> min(_exponent(self.width) - _exponent(width), 63)
         moved = np.zeros_like(self.counts)
-        np.add.at(moved, np.minimum(index, len(moved) - 1), other.counts)
+        np.add.at(moved, index, other.counts)
         self.counts = self.counts + moved
         self.negative |= other.negative
 

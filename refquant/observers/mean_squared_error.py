@@ -15,6 +15,7 @@ Arithmetic x^ in float32 by the rule (grid.py), errors in float64: near-ties may
 Merging    mean weighted by batches.
 torchao    mirrors the range: an asymmetric rule loses its advantage on data of one sign.
 Zero group keeps (0, 0): no error improves on another. Nor does one that is infinite: above 1e16 a range stays whole.
+Tiny       weights, from some 1e-19 down, have errors that vanish in float32: the first range tried is kept.
 Source     llm-compressor observers/mse.py (CPU path); IST-DASLab gptq quant.py; torchao AffineQuantizedMSEObserver. The
            norm 2.4 appears first in IST's code.
 """

@@ -86,3 +86,24 @@ def test_the_exact_witness_agrees(pattern):
     statuses = {outcome.test: outcome.status for outcome in runner.run(vectors.select(pattern), exact_witness)}
     assert set(statuses.values()) <= {"pass", "skip"}
     assert list(statuses.values()).count("pass") >= 2
+
+
+@pytest.mark.parametrize(
+    "pattern, share",
+    [
+        *((f"checkpoint.{name}", 1) for name in ("awq-gemv_fast", "gptq_p", "mlx", "modelopt-nvfp4")),
+        *((f"variant.{name}:*", 1) for name in ("uint4@gptq", "mxfp8_e5m2@torchao", "nf4", "int2")),
+        *((f"method.{name}:options", 0.8) for name in ("gptq", "hqq", "sparsegpt", "low_rank")),
+        *((f"{name}.*", 0.9) for name in ("bits", "words", "tensor")),
+        ("levels.kmeans-optimal:fit", 0.9),
+        ("observer.percentile", 0.9),
+    ],
+)
+def test_the_exact_witness_gives_the_answers_of_what_is_accepted(pattern, share):
+    """Share of tests; the others are excepted in the vectors, and said nothing about, or their sums end otherwise."""
+    import exact_witness
+
+    tests = [test for test in vectors.select(pattern) if test.expect is not None]
+    statuses = [outcome.status for outcome in runner.run(tests, exact_witness)]
+    assert statuses.count("pass") >= share * len(statuses) > 0
+    assert "error" not in statuses

@@ -236,6 +236,19 @@ def test_arguments_are_not_changed():
         np.testing.assert_array_equal(got, ref)
 
 
+def test_a_subnormal_scale_changes_no_code_of_another_group():
+    """Its reciprocal is infinite, so that it is divided by; the others are not."""
+    rng = np.random.default_rng(0)
+    x = (np.rint(2 * rng.standard_normal((64, 16))) / 2 * rng.uniform(0.5, 2, (64, 1))).astype(np.float32)
+    tiny = x.copy()
+    tiny[0] *= np.float32(1e-39)
+    rule = affine.Rule(4, arithmetic="reciprocal")
+    ref, got = (affine.encode(each, rule, group(16))[0] for each in (x, tiny))
+    divided = affine.encode(x, affine.Rule(4), group(16))[0]
+    np.testing.assert_array_equal(got[1:], ref[1:])
+    assert (ref[1:] != divided[1:]).any()
+
+
 def test_decoding_any_codes_and_scales_is_silent():
     codes = np.array([-128, 127, 0, 1], np.int8)
     scales = np.array([np.inf, np.nan, HUGE, -1], np.float32)

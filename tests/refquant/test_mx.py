@@ -163,7 +163,7 @@ def test_item_16_microxcaling_rounds_ties_away_and_takes_the_logarithm_in_float3
 
 def microxcaling(x, element):
     """The published formula of its `_quantize_mx` with round="nearest", written out for one block a row."""
-    exponent_bits, emax, largest = element.exponent_bits, element.max_exponent, np.float32(element.max)
+    exponent_bits, emax, largest = element.exponent_bits, int(np.frexp(element.max)[1]) - 1, np.float32(element.max)
     with np.errstate(divide="ignore"):
         amax = np.abs(x).max(axis=1, keepdims=True)
         shared = np.floor(

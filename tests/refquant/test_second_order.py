@@ -232,6 +232,13 @@ def test_gptaq_depends_on_the_block_only_where_quantized_weights_are_carried():
     assert (theirs[0] != theirs[1]).any()
 
 
+def test_a_sweep_measures_the_codes_that_are_stored_where_the_zero_point_is_no_integer():
+    grid = Grid(parse("uint4-zfloat").rule, np.float32([0.5]), np.float32([2.75]))
+    got = grid.codes(np.float32([1.1]))
+    np.testing.assert_array_equal(got, [4])  # round(2.2) + 2.75 without its fraction
+    np.testing.assert_array_equal(grid.values(got), [(4 - 2.75) * 0.5])
+
+
 def test_greedy_obq_takes_the_cheapest_weight_first():
     W, X = layer(24, 3)
     ref = obq.quantize(W, "int4-channel", X)
