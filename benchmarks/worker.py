@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ class Worker:
 
     def close(self) -> None:
         """End the process: it leaves when nobody can ask any more."""
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # a request that a process did not read before it ended is still in the buffer
+            self._process.stdin.close()
         self._process.stdout.close()
         try:
             self._process.wait(10)

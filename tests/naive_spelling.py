@@ -123,7 +123,7 @@ def stored(said):
     if head.startswith("mx") or head == "nvfp4":
         return (8 if head == "mxint8" else 4 if head == "nvfp4" else int(head[4 if head[2:4] == "fp" else 5])), 8
     bits = int(re.search(r"\d", head)[0])
-    return bits, 32 if fields.get("scaled", True) else 0
+    return bits, narrow if fields.get("scaled", True) else 0
 
 
 def _zero_kind(said):

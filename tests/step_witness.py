@@ -171,10 +171,10 @@ def _awq(params, inputs, lists):
         return (np.array(point, np.float32),)
     if "epsilon" not in params:
         raise Unsupported("whole searches")
-    shares = []
+    shares, size = [], int(params["scheme"].rpartition("-g")[2])
     for W in _layers(lists):
         for row in W:
-            tops = [max(map(abs, row[j // 4 * 4 : j // 4 * 4 + 4])) for j in range(len(row))]
+            tops = [max(map(abs, row[j // size * size : j // size * size + size])) for j in range(len(row))]
             shares.append([abs(w) / (top + params["epsilon"]) for w, top in zip(row, tops)])
     return (np.array([math.fsum(column) / len(shares) for column in zip(*shares)], np.float32),)
 

@@ -83,7 +83,7 @@ def _ranges(member: str, params: Mapping[str, object], inputs: Arrays) -> dict[s
     names = {"min-max": "MinMaxObserver", "moving-average": "MovingAverageMinMaxObserver"}
     name = names.get(member, "HistogramObserver").replace("MinMax", "PerChannelMinMax" if by_channel else "MinMax")
     kind = f"per_{'channel' if by_channel else 'tensor'}_{'symmetric' if signed else 'affine'}"
-    settings = {"bins": params["bins"]} if member == "histogram" else {}
+    settings = {"bins": params["bins"]} if "bins" in params else {}
     dtype = torch.qint8 if signed else torch.quint8
     made = getattr(observers, name)(dtype=dtype, qscheme=getattr(torch, kind), **settings)
     if member == "moving-average":

@@ -37,6 +37,8 @@ def run(algorithm: str, op: str, params: Mapping[str, object], inputs: Arrays) -
         return {"values": _launch("q4_0", len(blocks), 32, blocks).reshape(len(inputs["bytes"]), -1)}
     if algorithm == "minifloat.e4m3fn":
         codes = inputs["codes"]
+        if codes.size % 16:
+            raise Unsupported("codes that fill no row of 16")
         return {"values": _launch("e4m3fn", codes.size // 16, 16, codes).reshape(-1)}
     if scheme is not None and scheme.head == "nf4" and not scheme.rule.double:
         codes = _rows.rows(inputs["codes"], scheme)

@@ -70,6 +70,10 @@ def test_failures_are_shown_with_reason_effect_replay_and_bits(record):
     assert "               ^" in report.draw(bits)
 
 
+def test_every_family_has_a_title():
+    assert set(report.FAMILIES) == {path.parent.name for path in vectors.files()}
+
+
 def test_the_command_writes_a_page_and_refuses_what_is_no_record(record, tmp_path, capsys):
     source, page = tmp_path / "off.json", tmp_path / "page.html"
     source.write_text(json.dumps(record), "utf-8")
