@@ -10,7 +10,7 @@
     clip: for each group, the factor p = 1, .95, ... .55 with the least  mean (X_g (W_g - Q(clip(W_g, -+p max|W_g|))))^2
 
     dialect          r                    duo    epsilon  added  low, high    clip    source
-    (none)           0, .05 ... 1         no     -        -      1e-4, -      yes     the paper; r = 0 is plain rounding
+    (none)           0, .05 ... 1         no     -        1e-4   1e-4, -      yes     the paper; r = 0 is plain rounding
     llm-awq          0, .05 ... .95       no     -        -      1e-4, -      yes     mit-han-lab auto_scale.py
     autoawq          0, .05 ... .95       yes    1e-6     1e-4   1e-4, -      yes     AutoAWQ 0.2.9 quantizer.py
     llm-compressor   0 without duo, then  yes    1e-6     1e-4   1e-4, -      no      llm-compressor 0.14 awq/base.py

@@ -133,9 +133,12 @@ def decoded(scheme, inputs, shape):
         scales = [naive_dialects.div(s, float(inputs["global_scale"])) for s in scales]
     out = []
     for i, (row, scale) in enumerate(zip(rows, scales)):
-        if isinstance(rule, affine.Rule) and rule.zero_kind in ("int", "float"):
+        if isinstance(rule, affine.Rule) and rule.zero_kind in ("int", "float", "min"):
             zero = inputs["zero_point"].reshape(-1)
             z = float(zero[min(i, len(zero) - 1)])
+            if rule.zero_kind == "min":
+                out.append([f32(f32(code * scale) + z) for code in row])
+                continue
             out.append([f32(f32(code - z) * scale) for code in row])
             continue
         levels = _levels(scheme, inputs, i)

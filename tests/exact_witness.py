@@ -95,7 +95,7 @@ def of_scheme(scheme, algorithm, op, params, inputs):
             return FUNCTIONS[name](scheme, inputs["x"])
         if is_it:
             return decoded(scheme, name, inputs, params["shape"])
-    raise Unsupported(f"{algorithm} {op}")
+    return variant_witness.run(algorithm.partition(".")[2], op, params, inputs)
 
 
 def _is_plain(rule):

@@ -37,6 +37,7 @@ class Layer:
         self.settings = symmetric | own | fields
         self.low = -(2 ** (self.bits - 1)) if self.signed else 0
         self.high = self.low + 2**self.bits - 1
+        self.low += self.settings.get("range_mode") == "restricted"
 
     def encoded(self, W):
         """codes, scale, zero_point of plain rounding."""

@@ -49,10 +49,13 @@ def sign(x, code, kind):
     return x < 0 and code > 0  # "never" for zeros
 
 
-def nvfp4(rows, who):
-    """(codes, block scales, scale of the tensor or None). rows: blocks of 16 floats."""
+def nvfp4(rows, who, given=None):
+    """(codes, block scales, scale of the tensor or None). rows: blocks of 16 floats; given: the scale of the tensor."""
     amax = max(abs(v) for row in rows for v in row)
     g, t = _tensor(amax, who)
+    if given is not None:
+        g, t = (given, div(1.0, given)) if who in ("compressed-tensors", "auto-round") else (div(1.0, given), given)
+        amax = mul(given, 2688)
     codes, scales = [], []
     for row in rows:
         a = max(abs(v) for v in row)

@@ -15,7 +15,7 @@ from naive_caches import rounded
 from conformance.protocol import Unsupported
 
 NAME = "naive steps (plain Python)"
-SEARCHES = {"": (0.0, 1e-4, math.inf), "autoawq": (1e-4, 1e-4, math.inf), "modelopt": (2.0**-126, 1e-4, 1e4)}
+SEARCHES = {"": (1e-4, 1e-4, math.inf), "autoawq": (1e-4, 1e-4, math.inf), "modelopt": (2.0**-126, 1e-4, 1e4)}
 GRIDS = {"int4-g4": ((4, True, True), 4), "int4-g8": ((4, True, True), 8), "int8-token": ((8, True, True), 0),
          "int4-token": ((4, True, True), 0), "uint4-channel": ((4, False, False), 0), "int3-g4": ((3, True, True), 4),
          "int8-token-restricted": ((8, True, True, "restricted"), 0)}  # fmt: skip

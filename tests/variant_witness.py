@@ -74,8 +74,8 @@ class Array:
             fields = naive_scaled.mx_dialect(who, head) | fields
             codes, scales = zip(*(naive_scaled.mx(row, head, fields) for row in self.rows))
             return self.arranged(codes, scales, np.int8 if head == "mxint8" else np.uint8)
-        if head == "nvfp4" and who and not fields and "scale" not in inputs:
-            codes, scales, kept = naive_dialects.nvfp4(self.rows, who)
+        if head == "nvfp4" and who and not fields and ("scale" not in inputs or who not in ("ggml", "torchao-local")):
+            codes, scales, kept = naive_dialects.nvfp4(self.rows, who, *self.given(inputs))
             name = "global_scale" if who in ("compressed-tensors", "auto-round") else "tensor_scale"
             return self.arranged(codes, scales) | ({} if kept is None else {name: np.float32(kept)})
         if head == "nvfp4" and not who:
